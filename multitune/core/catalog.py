@@ -1,0 +1,201 @@
+"""The catalog: a name becomes a plug-in.
+
+A plug-in is one file (or one folder) in its kind's folder, whose name is its name: a module docstring (its page in the
+docs; the first line is its summary), `class Options(catalog.Options)`, and `build(options, ...)` with the arguments that its
+kind's Protocol in `protocols.py` names. Third parties add one by an entry point in the group `multitune.<kind>`, a notebook
+by `register`, the command line by `--plugin FILE`. A recipe or an artifact can never add one.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.metadata
+import importlib.util
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from multitune.core.errors import PluginError, did_you_mean, one_of
+
+ROOT = Path(__file__).resolve().parent.parent
+KINDS: Mapping[str, str] = {
+    "verb": "verbs",
+    "task": "core.tasks",
+    "modality": "data.modalities",
+    "source": "data.sources",
+    "augmentation": "data.augmentations",
+    "tower": "models.towers",
+    "connector": "models.connectors",
+    "fusion": "models.fusions",
+    "family": "models.families",
+    "strategy": "tuning.strategies",
+    "loss": "tuning.losses",
+    "control": "tuning.controls",
+    "engine": "tuning.engines",
+    "metric": "measure.metrics",
+    "check": "measure.checks",
+    "format": "deliver.formats",
+}
+_registered: dict[tuple[str, str], ModuleType] = {}
+
+
+class Options(BaseModel):
+    """The base of every plug-in's options: unknown names are refused, values are checked, nothing changes later."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=False, protected_namespaces=())
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A plug-in that was found, with its options checked."""
+
+    kind: str
+    name: str
+    module: ModuleType
+    options: Options
+
+    def build(self, *arguments: Any, **named: Any) -> Any:
+        """Call the plug-in's `build(options, ...)` with what its kind's Protocol names."""
+        return self.module.build(self.options, *arguments, **named)
+
+
+def names(kind: str) -> list[str]:
+    """The names of all plug-ins of a kind, sorted; imports none of them."""
+    return sorted({*_files(kind), *_entry_points(kind), *(name for k, name in _registered if k == kind)})
+
+
+def summary(kind: str, name: str) -> str:
+    """The first line of a plug-in's docstring, read without importing it where it is a file of ours."""
+    path = _files(kind).get(name)
+    text = ast.get_docstring(ast.parse(path.read_text("utf-8"))) if path else load(kind, name).__doc__
+    return (text or "").strip().split("\n")[0]
+
+
+def load(kind: str, name: str) -> ModuleType:
+    """The module of a plug-in.
+
+    Raises: PluginError if no plug-in of that kind has that name.
+    """
+    if (kind, name) in _registered:
+        return _registered[kind, name]
+    if name in _files(kind):
+        return importlib.import_module(f"multitune.{KINDS[kind]}.{name.replace('-', '_')}")
+    point = _entry_points(kind).get(name)
+    if point is not None:
+        return point.load()
+    known = names(kind)
+    raise PluginError(kind, f'"{name}" is not known; there are {one_of(known)}.', did_you_mean(name, known))
+
+
+def find(kind: str, name: str, options: Mapping[str, object] | None = None, *, where: str = "") -> Plugin:
+    """The plug-in of that name with its options checked.
+
+    where: the recipe path that asked for it, for messages.
+    Raises: PluginError for an unknown name or options that it does not take.
+    """
+    place = where or kind
+    try:
+        module = load(kind, name)
+    except PluginError as error:
+        raise PluginError(place, error.found, error.remedy) from None
+    return Plugin(kind, name, module, parse(module.Options, options or {}, where=place))
+
+
+def parse(model: type[Any], values: Mapping[str, object], *, where: str) -> Any:
+    """Check values against a pydantic model and say what is wrong in our words.
+
+    Raises: PluginError naming the path, what was found, and the nearest name.
+    """
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join([where, *(str(step) for step in first["loc"])]).strip(".")
+        raise PluginError(place, *explain(first, model)) from None
+
+
+def explain(problem: Mapping[str, Any], model: type[BaseModel]) -> tuple[str, str]:
+    """What was found and what would do, for one problem that pydantic reports."""
+    if problem["type"] == "extra_forbidden":
+        known = _fields_at(model, problem["loc"])
+        return f'"{problem["loc"][-1]}" is not known; there are {one_of(known)}.', did_you_mean(str(problem["loc"][-1]), known)
+    if problem["type"] == "missing":
+        return "is missing.", "Give it."
+    text = str(problem["msg"]).removeprefix("Value error, ")
+    return f"found {problem.get('input')!r:.80}: {text[:1].lower()}{text[1:]}.".replace("..", "."), ""
+
+
+def _fields_at(model: type[BaseModel], location: tuple[str | int, ...]) -> list[str]:
+    here: Any = model
+    for step in location[:-1]:
+        field = getattr(here, "model_fields", {}).get(step)
+        found = [] if field is None else [t for t in _types_in(field.annotation) if hasattr(t, "model_fields")]
+        if found:
+            here = found[0]
+    return list(getattr(here, "model_fields", {}))
+
+
+def _types_in(annotation: Any) -> Iterator[Any]:
+    yield annotation
+    for inner in getattr(annotation, "__args__", ()):
+        yield from _types_in(inner)
+
+
+def register(kind: str, name: str, module: Any) -> None:
+    """Add a plug-in for this process: an object with `Options`, `build` and a docstring.
+
+    Raises: PluginError for an unknown kind or a name that is taken.
+    """
+    if kind not in KINDS:
+        raise PluginError("register", f'"{kind}" is no kind of plug-in; there are {one_of(KINDS)}.', did_you_mean(kind, list(KINDS)))
+    if name in names(kind):
+        raise PluginError("register", f'the {kind} "{name}" exists already.', "Choose another name.")
+    for needed in ("Options", "build"):
+        if not hasattr(module, needed):
+            raise PluginError("register", f'the {kind} "{name}" has no {needed}.', "See multitune/core/protocols.py.")
+    _registered[kind, name] = module
+
+
+def register_file(path: Path) -> str:
+    """Load a plug-in from a file that the operator names on the command line; its folder's name is its kind.
+
+    The file states `KIND = "loss"` (say); its name is the file's. Returns the name.
+    """
+    if not path.is_file():
+        raise PluginError("--plugin", f"{path} is not a file.", "Name a Python file.")
+    spec = importlib.util.spec_from_file_location(f"multitune_plugin_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise PluginError("--plugin", f"{path} cannot be loaded.", "Name a Python file.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    kind = vars(module).get("KIND")
+    if not isinstance(kind, str):
+        raise PluginError("--plugin", f"{path} does not state KIND.", f"Write KIND = one of {one_of(KINDS)}.")
+    register(kind, path.stem.replace("_", "-") if kind == "verb" else path.stem, module)
+    return path.stem
+
+
+def _files(kind: str) -> dict[str, Path]:
+    folder = ROOT / KINDS[kind].replace(".", "/")
+    found: dict[str, Path] = {}
+    if not folder.is_dir():
+        return found
+    for entry in sorted(folder.iterdir()):
+        if entry.name.startswith("_"):
+            continue
+        file = entry / "__init__.py" if entry.is_dir() else entry
+        if file.suffix == ".py" and file.is_file():
+            name = entry.stem
+            found[name.replace("_", "-") if kind == "verb" else name] = file
+    return found
+
+
+def _entry_points(kind: str) -> dict[str, importlib.metadata.EntryPoint]:
+    return {point.name: point for point in importlib.metadata.entry_points(group=f"multitune.{kind}")}

@@ -1,0 +1,377 @@
+"""The architecture on one page: the nouns that travel between rooms, and a Protocol for every kind of plug-in.
+
+    row --source--> Rows --align--> Sample --prepare--> prepared --collate--> Batch --encode--> Features --join--> Outputs --> loss
+                                                                                                     Outputs --read--> Prediction
+
+No torch is imported here: `Tensor` and `Module` name torch's types without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
+
+from multitune.core.finding import Finding
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Tensor: TypeAlias = Any
+Module: TypeAlias = Any
+Split = Literal["train", "valid", "test"]
+
+# ---------------------------------------------------------------------------------------------------------------- nouns
+
+
+@dataclass(frozen=True)
+class Media:
+    """A picture, a sound or a film not yet decoded: a file or its bytes.
+
+    key: equal for equal content as far as can be known without reading (path, size, mtime_ns, inode; or a hash of the bytes).
+    """
+
+    key: str
+    path: Path | None = None
+    data: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Part:
+    """One stream of a sample. `value` is `Media` until the decode gate has opened it.
+
+    Decoded values: image: uint8 array (height, width, 3) RGB. audio: (float32 array (frames,), rate in Hz) as `Sound`.
+    text: str. category: str. number: float. span: start and end in seconds on the sample's clock.
+    """
+
+    modality: str
+    value: Any
+    span: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Sound:
+    """A decoded sound: `wave` float32 (frames,) mono in -1..1, `rate` in Hz."""
+
+    wave: np.ndarray
+    rate: int
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One row, aligned: its parts by the user's names (answers among them), absent parts simply not there.
+
+    source: name of the source in a mix. columns: the row's other text columns that metrics may ask for.
+    """
+
+    id: str
+    parts: Mapping[str, Part]
+    group: str = ""
+    source: str = ""
+    columns: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows as the model takes them.
+
+    inputs: part -> name -> tensor (rows, ...). answers: answer -> tensor: int64 (rows,) class index, float32 (rows,)
+    standardised number, or int64 (rows, tokens) with -100 outside the answer. presence: part or answer -> bool (rows,).
+    A family that joins parts in one processor puts everything under one input name.
+    """
+
+    ids: tuple[str, ...]
+    inputs: Mapping[str, Mapping[str, Tensor]]
+    answers: Mapping[str, Tensor]
+    presence: Mapping[str, Tensor]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Features:
+    """What towers give: part -> tree of tensors, rows first (for instance tokens (rows, tokens, width) and mask (rows, tokens))."""
+
+    parts: Mapping[str, Mapping[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a family's `join` gives; a family fills the fields of its shape.
+
+    logits: answer -> (rows, classes), (rows,) or (rows, tokens, vocabulary) aligned with `Batch.answers` (already shifted).
+    embeddings: part -> (rows, width), unit length. scalars: name -> (), such as the learned scale (not its logarithm).
+    """
+
+    logits: Mapping[str, Tensor] = field(default_factory=dict)
+    embeddings: Mapping[str, Tensor] = field(default_factory=dict)
+    scalars: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Category:
+    """A predicted class with the probability of each class."""
+
+    value: str
+    scores: Mapping[str, float]
+    kind: Literal["category"] = "category"
+
+
+@dataclass(frozen=True)
+class Number:
+    """A predicted number, in the user's units."""
+
+    value: float
+    kind: Literal["number"] = "number"
+
+
+@dataclass(frozen=True)
+class Text:
+    """A predicted text; `score` is the mean log-probability per token."""
+
+    value: str
+    score: float
+    kind: Literal["text"] = "text"
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """An embedding of unit length, float32 (width,)."""
+
+    value: np.ndarray
+    kind: Literal["embedding"] = "embedding"
+
+
+Answer: TypeAlias = Category | Number | Text | Embedding
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model gives for one sample: answers by name; embeddings go by the name of their part."""
+
+    id: str
+    answers: Mapping[str, Answer]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A measured number with its bootstrap interval (equal to the value where none was drawn)."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class PartNeed:
+    """What a family must know of a part: its modality and the modality's options from the recipe."""
+
+    modality: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class AnswerNeed:
+    """What a family must know of an answer.
+
+    labels: the classes of a category, sorted. mean, deviation: of a number in the train split.
+    """
+
+    modality: str
+    labels: tuple[str, ...] = ()
+    mean: float = 0.0
+    deviation: float = 1.0
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What the data ask of a model; with a family's options it is all that building one takes."""
+
+    parts: Mapping[str, PartNeed]
+    answers: Mapping[str, AnswerNeed]
+
+
+# ------------------------------------------------------------------------------------------------------- data: plug-ins
+
+
+@runtime_checkable
+class Rows(Protocol):
+    """A table as text, not one medium opened. Picklable and small: a mapped file, or objects in memory.
+
+    fingerprint: hash of the content (for a file: of its bytes). row: column -> text (or the object, for rows in memory);
+    absent values are not in the mapping. root: what relative media paths are relative to.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    fingerprint: str
+    root: Path | None
+
+    def __len__(self) -> int: ...
+    def id(self, index: int) -> str: ...
+    def row(self, index: int) -> Mapping[str, Any]: ...
+    def column(self, name: str) -> Sequence[Any]: ...
+
+
+class Source(Protocol):
+    """`build(options) -> Source`."""
+
+    def read(self) -> Rows: ...
+
+
+class Modality(Protocol):
+    """`build(options) -> Modality`: which formats it takes, how it is decoded, made up and checked; it never sees a processor.
+
+    towers: names of Transformers' `input_modalities` that accept it (`image`, `text`, `audio` ...); empty for answers only.
+    media: whether a value in a table is a path (or bytes) that the decode gate must open.
+    """
+
+    name: str
+    media: bool
+    towers: tuple[str, ...]
+
+    def decode(self, value: Any) -> Any:
+        """Text or bytes of a cell -> the value as `Part` describes it. Raises ValueError saying what was found."""
+        ...
+
+    def synthesize(self, seed: int) -> Any:
+        """A small random value in decoded form; different seeds differ in size too."""
+        ...
+
+
+class Augmentation(Protocol):
+    """`build(options) -> Augmentation`."""
+
+    modality: str
+
+    def apply(self, value: Any, generator: np.random.Generator) -> Any: ...
+
+
+# ----------------------------------------------------------------------------------------------------- models: plug-ins
+
+
+class Memo(Protocol):
+    """Remembers what was made for a key, within a limit of bytes; the loader owns it."""
+
+    def get(self, key: str, make: Callable[[], Any]) -> Any: ...
+
+
+class Preparer(Protocol):
+    """Turns samples into batches: picklable, without weights; runs in the loader's workers and in the server.
+
+    `prepare` decodes by `data.decode.opened(part)` and may remember what it makes of one part under that medium's key
+    (augmented parts come already decoded, with no key). `describe` is plain data: processors, sizes, rates, lengths,
+    templates: what the contract hashes.
+    """
+
+    def prepare(self, sample: Sample, memo: Memo) -> Mapping[str, Any]: ...
+    def collate(self, rows: Sequence[Mapping[str, Any]]) -> Batch: ...
+    def describe(self) -> Mapping[str, Any]: ...
+
+
+class Family(Protocol):
+    """A torch module with the shape of a family.
+
+    A family plug-in gives `build(options, needs: Needs, weights: Weights) -> Family`; `weights` says where they come from:
+    pretrained, meta (no memory: for plans), or an artifact's folder. `forward(batch)` is `join(encode(batch), batch)`.
+    """
+
+    preparer: Preparer
+    needs: Needs
+
+    def encode(self, batch: Batch) -> Features: ...
+    def join(self, features: Features, batch: Batch) -> Outputs: ...
+    def __call__(self, batch: Batch) -> Outputs: ...
+    def predict(self, batch: Batch, *, generate: Mapping[str, Any]) -> list[Prediction]: ...
+    def save(self, folder: Path) -> None:
+        """Write towers/, model/, processor/, joint.safetensors as DESIGN's artifact has them (adapters by the caller)."""
+        ...
+
+
+# ----------------------------------------------------------------------------------------------------- tuning: plug-ins
+
+
+class Strategy(Protocol):
+    """`build(options) -> Strategy`: a preset that expands to the tuning table."""
+
+    def rows(self, anatomy: Any) -> list[Any]:
+        """`TuningRow`s for a `models.anatomy.Anatomy`. Raises ModelError for a tower or block that is not there."""
+        ...
+
+
+class Loss(Protocol):
+    """`build(options, needs: Needs) -> Loss`: a sum and a weight for each of its terms.
+
+    over: `rows` (each row alone) or `pairs` (every embedding of the global batch). `weights` looks at answers only, so that it
+    can be summed over the whole step before the first forward. A term's loss is its sum over its weight; terms are added with
+    `share(name)`, 1.0 by default.
+    """
+
+    over: Literal["rows", "pairs"]
+
+    def weights(self, batch: Batch) -> Mapping[str, float]: ...
+    def sums(self, outputs: Outputs, batch: Batch) -> Mapping[str, Tensor]: ...
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a control asks for: nothing, or a stop with its reason."""
+
+    stop: bool = False
+    reason: str = ""
+
+
+class Control(Protocol):
+    """`build(options) -> Control`: a pure function from a step's statistics; `state` in, `state` out, plain data."""
+
+    def start(self) -> Mapping[str, Any]: ...
+    def decide(self, state: Mapping[str, Any], *, step: int, figures: Mapping[str, float]) -> tuple[Mapping[str, Any], Decision]: ...
+
+
+# --------------------------------------------------------------------------------------- measure and deliver: plug-ins
+
+
+class Metric(Protocol):
+    """`build(options, answer: str, need: AnswerNeed) -> Metric` (retrieval: see its file); streams, keeps no logits.
+
+    `truth` is the sample's decoded answers and columns. `compute` yields figures without the split's name: `accuracy`.
+    """
+
+    def update(self, prediction: Prediction, truth: Mapping[str, Any]) -> None: ...
+    def compute(self, *, draws: int, seed: int) -> Iterator[Figure]: ...
+
+
+class Check(Protocol):
+    """`build(options) -> Check`: one question; gives findings."""
+
+    def findings(self, evidence: Mapping[str, Any]) -> Iterable[Finding]: ...
+
+
+class Predictor(Protocol):
+    """The one object under evaluate, predict and serve, and what every format's `open()` gives."""
+
+    needs: Needs
+
+    def predict(self, samples: Sequence[Sample]) -> list[Prediction]: ...
+
+
+class Task(Protocol):
+    """A task plug-in is plain data: `build(options) -> TaskPreset`."""
+
+
+@dataclass(frozen=True)
+class TaskPreset:
+    """What a task expands to; each value may be overruled by the recipe.
+
+    losses, metrics: answer modality -> name; the key `""` serves a family without answers (retrieval).
+    """
+
+    family: str
+    loss: str
+    metrics: Mapping[str, tuple[str, ...]]
+    answers: tuple[str, ...] = ()
+    min_answers: int = 0

@@ -1,0 +1,29 @@
+"""Randomness is derived, never stored: every seed is a pure function of what it is for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+
+import numpy as np
+
+
+def derive(*names: int | str) -> int:
+    """A 63-bit integer that depends on every name and on nothing else.
+
+    Equal names give equal integers on every machine, in every process.
+    """
+    text = json.dumps(names, ensure_ascii=True, separators=(",", ":"))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+
+
+def generator(*names: int | str) -> np.random.Generator:
+    """A numpy generator seeded by `derive(*names)`."""
+    return np.random.Generator(np.random.PCG64(derive(*names)))
+
+
+def seed_standard(seed: int) -> None:
+    """Seed Python's and numpy's global generators (models draw from both); torch's is seeded by `tuning/step.py`."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)

@@ -1,0 +1,378 @@
+"""A Recipe is what was asked: YAML 1.2 core, checked, with overrides, before anything is expanded."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from multitune.core.catalog import explain
+from multitune.core.errors import RecipeError
+from multitune.core.store import canonical
+
+MAX_BYTES = 1 << 20
+MAX_DEPTH = 24
+Missing = Literal["drop", "mask", "refuse"]
+
+
+class Strict(BaseModel):
+    """A part of the recipe: unknown names are refused and nothing changes later."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    def given(self, name: str) -> bool:
+        """Whether the recipe states this field, or leaves it at its default."""
+        return name in self.model_fields_set
+
+
+class Component(Strict):
+    """`{name, ...options}`, or just its name; `auto` leaves the choice to the task."""
+
+    name: str = "auto"
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_short(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"name": value}
+        if isinstance(value, Mapping) and set(value) != {"name", "options"}:
+            rest = {str(k): v for k, v in value.items() if k != "name"}
+            return {"name": value.get("name", "auto"), "options": rest}
+        return value
+
+
+class PartSpec(Strict):
+    """How one part is read: its modality, its column, its augmentations, and what to do where it is missing."""
+
+    modality: str
+    column: str = ""
+    missing: Missing | Literal["data"] = "data"
+    augment: tuple[Component, ...] = ()
+    options: dict[str, Any] = Field(default_factory=dict, description="of the modality, such as max_length for text")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_short(cls, value: Any) -> Any:
+        return {"modality": value} if isinstance(value, str) else value
+
+
+class MixEntry(Strict):
+    """One source of a mix; `weight` multiplies how often its rows are drawn in an epoch."""
+
+    source: Component
+    weight: float = Field(default=1.0, gt=0)
+
+
+class JoinSpec(Strict):
+    """Other sources whose columns are joined to each row by equal values of the column `key`."""
+
+    key: str
+    sources: tuple[Component, ...]
+
+
+class SplitSpec(Strict):
+    """Fractions by a hash of the row's group or id; or a `column` that names the split; or `sources` for valid and test."""
+
+    train: float = Field(default=0.8, ge=0, le=1)
+    valid: float = Field(default=0.1, ge=0, le=1)
+    test: float = Field(default=0.1, ge=0, le=1)
+    group: str = Field(default="", description="column whose rows stay in one split; empty: the source's own group, else the id")
+    seed: int = 0
+    column: str = Field(default="", description="column with train, valid or test")
+    sources: dict[Literal["valid", "test"], Component] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _sums_to_one(self) -> SplitSpec:
+        if not self.column and not self.sources and abs(self.train + self.valid + self.test - 1) > 1e-9:
+            raise ValueError(f"train + valid + test is {self.train + self.valid + self.test:g}, it should be 1")
+        return self
+
+
+class DataSpec(Strict):
+    """Where rows come from, what their parts are, which parts are answers, how rows are split."""
+
+    source: Component | None = None
+    mix: tuple[MixEntry, ...] = ()
+    join: JoinSpec | None = None
+    parts: dict[str, PartSpec]
+    answers: tuple[str, ...] = ()
+    split: SplitSpec = SplitSpec()
+    missing: Missing = "refuse"
+    max_loss: float = Field(default=0.01, ge=0, le=1, description="share of rows that may be quarantined before the run stops")
+    limit: int = Field(default=0, ge=0, description="use only the first rows of the train split by hash order; 0: all")
+
+    @model_validator(mode="after")
+    def _hangs_together(self) -> DataSpec:
+        if (self.source is None) == (not self.mix):
+            raise ValueError("give either source or mix")
+        unknown = [name for name in self.answers if name not in self.parts]
+        if unknown:
+            raise ValueError(f'the answer "{unknown[0]}" is no part; parts are {", ".join(self.parts)}')
+        return self
+
+    @property
+    def inputs(self) -> dict[str, PartSpec]:
+        """The parts that the model reads."""
+        return {name: part for name, part in self.parts.items() if name not in self.answers}
+
+    @property
+    def entries(self) -> tuple[MixEntry, ...]:
+        """The sources with their weights, one or several."""
+        return self.mix if self.source is None else (MixEntry(source=self.source),)
+
+
+class TuningRow(Strict):
+    """A row of the tuning table: shell-style `pattern` over tower paths; later rows win; unmatched is frozen."""
+
+    pattern: str
+    rate: float = Field(default=1.0, ge=0, description="multiplies train.lr; 0 freezes")
+    start: int | str = 0
+    stop: int | str | None = None
+    insert: Component | None = Field(default=None, description="what is put into the matched modules, such as lora")
+
+    @field_validator("start", "stop")
+    @classmethod
+    def _step_or_share(cls, value: int | str | None) -> int | str | None:
+        return value if value is None else step_or_share(value)
+
+
+class EarlyStop(Strict):
+    """Stop when `metric` has not become better for `patience` evaluations; the best checkpoint becomes the artifact."""
+
+    metric: str
+    patience: int = Field(default=3, ge=1)
+    mode: Literal["auto", "max", "min"] = "auto"
+    min_delta: float = Field(default=0.0, ge=0)
+
+
+class TrainSpec(Strict):
+    """How long, how fast, in what batches."""
+
+    epochs: float = Field(default=3.0, gt=0)
+    steps: int = Field(default=0, ge=0, description="optimizer steps; 0: from epochs")
+    batch_size: int = Field(default=32, ge=1, description="rows of one optimizer step, over all micro-batches and ranks")
+    micro_batch: int = Field(default=0, ge=0, description="rows in one forward; 0: the whole batch (of one rank)")
+    lr: float = Field(default=1e-4, gt=0)
+    optimizer: Literal["adamw"] = "adamw"
+    betas: tuple[float, float] = (0.9, 0.98)
+    eps: float = Field(default=1e-8, gt=0)
+    weight_decay: float = Field(default=0.05, ge=0, description="on weights of two or more dimensions; none on biases, norms, scales")
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup: int | str = "5%"
+    decay: int | str = Field(default="100%", description="steps at the end over which the rate comes down; flat before")
+    clip_norm: float = Field(default=1.0, ge=0, description="0: no clipping")
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    batch_norm: Literal["eval", "moving"] = "eval"
+    balance: str = Field(default="", description="answer whose classes are drawn equally often")
+    evaluate_every: int = Field(default=0, ge=0, description="steps; 0: at the end of each epoch, at most 10 times")
+    checkpoint_every: int = Field(default=0, ge=0, description="steps; 0: with each evaluation")
+    keep: int = Field(default=2, ge=1, description="checkpoints kept, beside the best")
+    early_stop: EarlyStop | None = None
+    engine: Component = Component(name="accelerate")
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    threads: int = Field(default=0, ge=0, description="compute threads; 0: the machine's cores")
+    workers: int = Field(default=-1, ge=-1, description="loader processes; 0: the main process; -1: by the machine")
+    prefetch: int = Field(default=2, ge=1)
+
+    @field_validator("warmup", "decay")
+    @classmethod
+    def _step_or_share(cls, value: int | str) -> int | str:
+        return step_or_share(value)
+
+
+class EvaluateSpec(Strict):
+    """What is measured, and beside what."""
+
+    metrics: tuple[Component, ...] = Field(default=(), description="empty: the task's")
+    match: str = Field(default="", description="retrieval: a hit is an equal value of this column; empty: the same id")
+    intervals: int = Field(default=1000, ge=0, description="bootstrap draws; 0: no intervals")
+    baselines: bool = Field(default=True, description="majority or chance, and the untuned model")
+    ablations: bool = Field(default=True, description="each part left out and each shuffled, where a model takes several")
+    batch_size: int = Field(default=64, ge=1)
+    generate: dict[str, Any] = Field(default_factory=dict, description="max_new_tokens, temperature, top_p; greedy by default")
+
+
+class Recipe(Strict):
+    """What was asked, checked. `request` is what its hash covers."""
+
+    name: str
+    task: Component
+    seed: int = Field(default=0, ge=0)
+    data: DataSpec
+    model: Component = Component()
+    strategy: Component | tuple[TuningRow, ...] = Component(name="full")
+    loss: Component = Component()
+    train: TrainSpec = TrainSpec()
+    evaluate: EvaluateSpec = EvaluateSpec()
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_folder_name(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", value):
+            raise ValueError("a name has letters, digits, dots, hyphens and underscores only, and at most 64 of them")
+        return value
+
+    def request(self) -> dict[str, Any]:
+        """The recipe as plain data, only what was stated; what its hash covers."""
+        return self.model_dump(mode="json", exclude_unset=True, fallback=_plain)
+
+    def request_hash(self) -> str:
+        """The sha256 (hex) of the request."""
+        return hashlib.sha256(canonical(self.request()).encode()).hexdigest()
+
+
+def step_or_share(value: int | str) -> int | str:
+    """A step count, or a share such as `50%`, checked.
+
+    Raises: ValueError if it is neither.
+    """
+    if isinstance(value, int):
+        if value < 0:
+            raise ValueError("steps are not negative")
+        return value
+    if not re.fullmatch(r"\d+(\.\d+)?%", value) or float(value[:-1]) > 100:
+        raise ValueError('give steps (100) or a share ("50%")')
+    return value
+
+
+def steps_of(value: int | str, *, total: int) -> int:
+    """Steps meant by a count or a share of `total`, rounded to the nearest."""
+    return value if isinstance(value, int) else round(float(value[:-1]) / 100 * total)
+
+
+def read_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe in a YAML file, with `key=value` overrides.
+
+    Raises: RecipeError naming the file or path, what was found, and what would do.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise RecipeError(str(path), "there is no such file.", "Name a recipe, such as recipes/digits.yaml.")
+    if path.stat().st_size > MAX_BYTES:
+        raise RecipeError(str(path), f"is {path.stat().st_size:,} bytes.", f"A recipe has at most {MAX_BYTES:,}.")
+    try:
+        text = path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise RecipeError(str(path), f"is not UTF-8 text (byte {error.start}).", "Save it as UTF-8.") from None
+    return make_recipe(parse_yaml(text, where=str(path)), overrides, where=str(path))
+
+
+def make_recipe(values: Any, overrides: Sequence[str] = (), *, where: str = "recipe") -> Recipe:
+    """The recipe that a mapping states, with `key=value` overrides.
+
+    Raises: RecipeError naming the path, what was found, and the nearest name.
+    """
+    if not isinstance(values, Mapping):
+        raise RecipeError(where, f"found {type(values).__name__}, not a mapping.", "Write `name:`, `task:`, `data:` ...")
+    merged = _copied(values)
+    for text in overrides:
+        _override(merged, text)
+    try:
+        return Recipe.model_validate(merged)
+    except ValidationError as error:
+        first = error.errors()[0]
+        location = tuple(step for step in first["loc"] if not _is_union_arm(step))
+        place = ".".join(str(step) for step in location) or where
+        raise RecipeError(place, *explain(dict(first) | {"loc": location}, Recipe)) from None
+
+
+def parse_yaml(text: str, *, where: str) -> Any:
+    """YAML 1.2 core as plain data: no tags, no aliases, no key twice; dates stay text.
+
+    Raises: RecipeError with the line.
+    """
+    yaml = YAML(typ="safe", pure=True)
+    yaml.allow_duplicate_keys = False
+    yaml.constructor.add_constructor("tag:yaml.org,2002:timestamp", lambda _, node: node.value)
+    try:
+        depth = 0
+        for event in YAML(typ="safe", pure=True).parse(io.StringIO(text)):
+            kind = type(event).__name__
+            depth += kind.endswith("StartEvent") - kind.endswith("EndEvent")
+            if kind == "AliasEvent":
+                raise RecipeError(f"{where}, line {event.start_mark.line + 1}", "found an alias (*name).", "Write the value out.")
+            if depth > MAX_DEPTH:
+                raise RecipeError(f"{where}, line {event.start_mark.line + 1}", f"is nested deeper than {MAX_DEPTH}.", "Flatten it.")
+        return yaml.load(io.StringIO(text))
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        problem = str(error.problem or error).split("\n")[0]
+        hint = "Keep one of the two." if "duplicate key" in problem else "Mend the YAML."
+        raise RecipeError(f"{where}, line {line}", f"{problem}.", hint) from None
+    except (YAMLError, ValueError, RecursionError) as error:
+        raise RecipeError(where, f"is not YAML: {str(error).splitlines()[0]}.", "Mend the YAML.") from None
+
+
+def _override(values: dict[str, Any], text: str) -> None:
+    path, equals, written = text.partition("=")
+    if not equals or not path:
+        raise RecipeError("override", f'found "{text}".', "Write key=value, such as train.lr=3e-5.")
+    here: Any = values
+    steps = path.split(".")
+    for position, step in enumerate(steps[:-1]):
+        inner = _child(here, step, ".".join(steps[: position + 1]))
+        if isinstance(inner, str):  # a component in its short form gets options
+            name = "modality" if position and steps[position - 1] == "parts" else "name"
+            inner = {name: inner}
+        elif inner is None:
+            inner = {}
+        _set(here, step, inner)
+        here = inner
+    _set(here, steps[-1], parse_yaml(written, where=f"override {path}") if written else "")
+
+
+def _child(here: Any, step: str, place: str) -> Any:
+    if isinstance(here, list):
+        if not step.isdigit() or int(step) >= len(here):
+            raise RecipeError(f"override {place}", f"the list has {len(here)} entries.", "Give a number below that.")
+        return here[int(step)]
+    if not isinstance(here, dict):
+        raise RecipeError(f"override {place}", f"found {here!r:.40}, which has nothing inside.", "Shorten the path.")
+    return here.get(step)
+
+
+def _set(here: Any, step: str, value: Any) -> None:
+    if isinstance(here, list):
+        here[int(step)] = value
+    elif isinstance(here, dict):
+        here[step] = value
+    else:
+        raise RecipeError(f"override {step}", f"found {here!r:.40}, which has nothing inside.", "Shorten the path.")
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _copied(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_copied(v) for v in value]
+    return value
+
+
+def _is_union_arm(step: str | int) -> bool:
+    return isinstance(step, str) and (step in {"Component", "int", "str"} or step.startswith(("tuple[", "function-")))
+
+
+def _plain(value: Any) -> Any:
+    """Rows in memory stand in the request as their fingerprint."""
+    fingerprint = vars(value).get("fingerprint") if hasattr(value, "__dict__") else None
+    if isinstance(fingerprint, str):
+        return {"memory": fingerprint}
+    raise RecipeError("recipe", f"found an object of type {type(value).__name__}.", "A recipe holds plain data.")
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterable[str]:
+    """Lines `path: old -> new` for every value that differs between two requests."""
+    for name in sorted({*old, *new}):
+        before, after = old.get(name), new.get(name)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            yield from differences(before, after, f"{prefix}{name}.")
+        elif before != after:
+            yield f"{prefix}{name}: {before!r} -> {after!r}"

@@ -1,0 +1,147 @@
+"""A run folder is a promise: named after its request, locked, written atomically, hashed.
+
+This module is imported before torch, so that a second run in one folder is refused at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from multitune.core.errors import RunError
+from multitune.core.recipe import differences
+
+FORM = 1
+
+
+class RunDir:
+    """A locked run folder. `close` (or the process's end) gives the lock back."""
+
+    def __init__(self, folder: Path, lock: FileLock | None) -> None:
+        self.folder = folder
+        self._lock = lock
+        self._started = time.monotonic()
+
+    def write_text(self, name: str, text: str) -> Path:
+        """Write a file whole or not at all."""
+        return write_atomic(self.folder / name, text.encode("utf-8"))
+
+    def write_json(self, name: str, value: object) -> Path:
+        """Write plain data as JSON, whole or not at all."""
+        return self.write_text(name, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+    def read_json(self, name: str) -> Any | None:
+        """What `write_json` wrote, or None if there is no such file yet."""
+        path = self.folder / name
+        return json.loads(path.read_text("utf-8")) if path.is_file() else None
+
+    def close(self) -> None:
+        """Give the lock back."""
+        if self._lock is not None:
+            self._lock.release()
+
+    def __enter__(self) -> RunDir:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def run_folder(*, name: str, request_hash: str, folder: Path | None) -> Path:
+    """`--run FOLDER`, else `runs/<name>-<first 6 of the request's hash>`."""
+    return folder if folder is not None else Path("runs") / f"{name}-{request_hash[:6]}"
+
+
+def open_run(*, request: Mapping[str, Any], request_hash: str, name: str, folder: Path | None, fresh: bool) -> RunDir:
+    """The locked folder of this request: new, or the unfinished or finished one of the same request.
+
+    Raises: RunError if another process holds it, or it belongs to another request (with the difference).
+    """
+    path = run_folder(name=name, request_hash=request_hash, folder=folder)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".write-{uuid.uuid4().hex[:8]}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise RunError(str(path), f"cannot be written ({error.strerror}).", "Choose another folder with --run.") from None
+    lock = FileLock(path / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RunError(str(path), "is in use by another run.", "Wait for it, or choose another folder with --run.") from None
+    try:
+        if fresh:
+            _move_aside(path)
+        _claim(path, request, request_hash)
+    except BaseException:
+        lock.release()
+        raise
+    return RunDir(path, lock)
+
+
+def _claim(path: Path, request: Mapping[str, Any], request_hash: str) -> None:
+    stamp = path / "request.json"
+    if stamp.is_file():
+        try:
+            found = json.loads(stamp.read_text("utf-8"))
+            old_hash, old = found["hash"], found["request"]
+        except (ValueError, KeyError, TypeError):
+            raise RunError(str(stamp), "cannot be read.", "Move the folder away, or choose another with --run.") from None
+        if old_hash != request_hash:
+            lines = list(differences(old, request))[:8]
+            shown = "; ".join(lines) or "the data in memory"
+            raise RunError(str(path), f"belongs to another request: {shown}.", "Choose another folder with --run, or --fresh to move it aside.")
+        return
+    others = [entry.name for entry in path.iterdir() if not entry.name.startswith(".")]
+    if others:
+        raise RunError(str(path), f"is not a run folder (it holds {sorted(others)[0]}).", "Choose an empty or new folder with --run.")
+    text = json.dumps({"form": FORM, "hash": request_hash, "request": request}, indent=1, ensure_ascii=False)
+    write_atomic(stamp, text.encode("utf-8"))
+
+
+def _move_aside(path: Path) -> None:
+    """Move what the folder holds into `<folder>.old-N`, the lock excepted; nothing is deleted."""
+    entries = [entry for entry in path.iterdir() if entry.name != ".lock"]
+    if not entries:
+        return
+    number = 1
+    while (aside := path.with_name(f"{path.name}.old-{number}")).exists():
+        number += 1
+    aside.mkdir()
+    for entry in entries:
+        entry.rename(aside / entry.name)
+
+
+def write_atomic(path: Path, data: bytes) -> Path:
+    """Write bytes so that the file is either the old one or the whole new one, also after a power cut."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.tmp-{uuid.uuid4().hex[:8]}")
+    try:
+        with draft.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+    sync_folder(path.parent)
+    return path
+
+
+def sync_folder(path: Path) -> None:
+    """Flush a folder's entries to the disk where the system can."""
+    if os.name != "posix":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,24 @@
+"""Predict one class of each category answer.
+
+A `fusion_encoder` with one head per answer, cross-entropy, accuracy and macro-F1.
+"""
+
+from __future__ import annotations
+
+from multitune.core import catalog
+from multitune.core.protocols import TaskPreset
+
+
+class Options(catalog.Options):
+    """No options."""
+
+
+def build(options: Options) -> TaskPreset:
+    """The preset."""
+    return TaskPreset(
+        family="fusion_encoder",
+        loss="cross_entropy",
+        metrics={"category": ("classification",), "number": ("regression",)},
+        answers=("category",),
+        min_answers=1,
+    )
