@@ -1,0 +1,36 @@
+"""What every verb gives back: to the command line as text or JSON, to Python as an object."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from multitune.core.finding import Finding
+
+
+@dataclass(frozen=True)
+class Result:
+    """figures: flat, name to number (`test/accuracy`). paths: what was written, by role. text: what a person reads."""
+
+    ok: bool
+    figures: Mapping[str, float] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
+    paths: Mapping[str, Path] = field(default_factory=dict)
+    text: str = ""
+
+    def json_line(self) -> str:
+        """One line of JSON with `ok`, `figures`, `findings` and `paths`; a figure that is not finite stands as null."""
+        return json.dumps(
+            {
+                "ok": self.ok,
+                "figures": {name: value if math.isfinite(value) else None for name, value in self.figures.items()},
+                "findings": [finding.to_json() for finding in self.findings],
+                "paths": {role: str(path) for role, path in self.paths.items()},
+            },
+            ensure_ascii=False,
+            allow_nan=False,
+            default=str,
+        )

@@ -1,0 +1,46 @@
+"""List the plug-ins and their options.
+
+Without a kind: every kind with its plug-ins. With a kind (source, tower, loss ...): each plug-in of it with its summary and
+its options, their types, defaults and meanings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pydantic import Field
+
+from multitune.core import catalog
+from multitune.core.errors import PluginError, did_you_mean, one_of
+from multitune.core.result import Result
+
+
+class Options(catalog.Options):
+    """What to list."""
+
+    kind: str = Field(default="", description="source, modality, tower, family, loss ...", json_schema_extra={"positional": True})
+
+
+def build(options: Options) -> Result:
+    """The list as text; figures count the plug-ins of each kind."""
+    kinds = [options.kind] if options.kind else [kind for kind in catalog.KINDS if catalog.names(kind)]
+    unknown = [kind for kind in kinds if kind not in catalog.KINDS]
+    if unknown:
+        known = one_of(catalog.KINDS)
+        raise PluginError("list", f'"{unknown[0]}" is no kind; there are {known}.', did_you_mean(unknown[0], list(catalog.KINDS)))
+    lines = [line for kind in kinds for line in _kind_lines(kind, detailed=bool(options.kind))]
+    return Result(ok=True, figures={kind: float(len(catalog.names(kind))) for kind in kinds}, text="\n".join(lines))
+
+
+def _kind_lines(kind: str, *, detailed: bool) -> Iterator[str]:
+    yield kind
+    for name in catalog.names(kind):
+        yield f"  {name:<18} {catalog.summary(kind, name)}"
+        if detailed:
+            yield from _option_lines(kind, name)
+
+
+def _option_lines(kind: str, name: str) -> Iterator[str]:
+    for field_name, field in catalog.load(kind, name).Options.model_fields.items():
+        default = "required" if field.is_required() else repr(field.get_default(call_default_factory=True))
+        yield f"      {field_name} = {default}" + (f"  {field.description}" if field.description else "")
