@@ -88,7 +88,7 @@ def _paint(rng: np.random.Generator, colour: str, *, domain: Domain) -> Image.Im
     if domain == "base":
         rgb = _rgb(hue + rng.uniform(-6, 6), saturation * rng.uniform(0.9, 1.0), value * rng.uniform(0.88, 1.0))
     else:
-        rgb = _rgb(hue + rng.uniform(0, 12), saturation * rng.uniform(0.68, 0.88), value * rng.uniform(0.82, 1.0))
+        rgb = _rgb(hue + rng.uniform(0, 9), saturation * rng.uniform(0.68, 0.88), value * rng.uniform(0.82, 1.0))
     shade = 1 + rng.uniform(0, 0.12) * (2 * _ramp(rng) - 1)
     if domain == "target" and rng.random() < 0.5:
         shade *= 1 - rng.uniform(0.1, 0.28) * _stripes(rng)
