@@ -157,12 +157,13 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Figure:
-    """A measured number with its bootstrap interval (equal to the value where none was drawn)."""
+    """A measured number with its 95 % bootstrap interval; `drawn` is false where none was drawn (both ends are then the value)."""
 
     name: str
     value: float
     low: float
     high: float
+    drawn: bool = True
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,8 @@ class PartNeed:
 class AnswerNeed:
     """What a family must know of an answer.
 
-    labels: the classes of a category, sorted. mean, deviation: of a number in the train split.
+    labels: the classes of a category, sorted. mean, deviation: of a number in the train split. counts: how often each label
+    stands in the train split, in the order of labels (empty: not known).
     """
 
     modality: str
@@ -185,6 +187,7 @@ class AnswerNeed:
     mean: float = 0.0
     deviation: float = 1.0
     options: Mapping[str, Any] = field(default_factory=dict)
+    counts: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -336,13 +339,33 @@ class Control(Protocol):
 
 
 class Metric(Protocol):
-    """`build(options, answer: str, need: AnswerNeed) -> Metric` (retrieval: see its file); streams, keeps no logits.
+    """`build(options, answer: str, need: AnswerNeed) -> Metric`; streams, keeps no logits. Inherit to have what it leaves out.
 
-    `truth` is the sample's decoded answers and columns. `compute` yields figures without the split's name: `accuracy`.
+    The module states `SERVES`, the modalities of answers that it can judge, such as `("category",)`; `("",)` is for models without
+    answers (built with `answer=""` and an empty need). An option called `match` gets `evaluate.match`.
+    primary: the last step of the name of the figure that stands for the metric in ablations, such as `accuracy`.
     """
 
-    def update(self, prediction: Prediction, truth: Mapping[str, Any]) -> None: ...
-    def compute(self, *, draws: int, seed: int) -> Iterator[Figure]: ...
+    primary: str
+
+    def update(self, prediction: Prediction, truth: Mapping[str, Any]) -> None:
+        """Take one row. truth: the row's text columns and its parts that are text, category or number, decoded.
+
+        A row without the answer is passed over.
+        """
+        ...
+
+    def compute(self, *, draws: int, seed: int) -> Iterator[Figure]:
+        """Figures without the split's name: `accuracy`; nothing where no row had the answer."""
+        ...
+
+    def baseline(self) -> Iterator[Figure]:
+        """What a model that looks at nothing reaches, named after its kind: `majority/accuracy`. None unless a metric gives some."""
+        return iter(())
+
+    def tables(self) -> Mapping[str, Sequence[Sequence[str]]]:
+        """Tables for the report, the first row its heading: `confusion`. None unless a metric gives some."""
+        return {}
 
 
 class Check(Protocol):
