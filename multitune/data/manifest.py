@@ -1,0 +1,165 @@
+"""A Manifest is a table on disk as `Rows`: read as text once, kept as Arrow, mapped, and reopened by its path in a worker."""
+
+from __future__ import annotations
+
+import bisect
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from multitune.core.errors import DataError, did_you_mean
+from multitune.core.rundir import write_atomic
+from multitune.core.store import cache_root, folder_once, hash_file, key
+from multitune.data import reading
+
+KEPT = "rows.arrow"
+SETTLED_SECONDS = 2.0  # a file younger than this may change again without a new time stamp; its hash is not remembered
+
+
+class Manifest:
+    """Rows of a table file: `row` gives column -> text (bytes where the file holds bytes), absent cells left out.
+
+    A row's id is its cell in `id_column`; without that column it is `<file stem>:<row number from 1>`.
+    """
+
+    def __init__(self, *, name: str, kept: Path, root: Path, fingerprint: str, stem: str, id_column: str) -> None:
+        self.name, self.root, self.fingerprint = name, root, fingerprint
+        self._kept, self._stem, self._id_column = kept, stem, id_column
+        self._batches: list[pa.RecordBatch] = []
+        self._starts: list[int] = []
+        self._open()
+
+    def _open(self) -> None:
+        try:
+            with pa.memory_map(str(self._kept)) as source, pa.ipc.open_file(source) as reader:
+                self._batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(
+                str(self._kept.parent), f"the kept table cannot be read ({type(error).__name__}).", "Remove this folder; it is made again."
+            ) from None
+        self._starts = [0]
+        for batch in self._batches:
+            self._starts.append(self._starts[-1] + batch.num_rows)
+        self.columns: tuple[str, ...] = tuple(self._batches[0].schema.names)
+        self._numbered = self._id_column not in self.columns
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in {"_batches", "_starts"}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._open()
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def id(self, index: int) -> str:
+        """The row's id, unique in this table."""
+        if self._numbered:
+            return f"{self._stem}:{index + 1}"
+        batch, offset = self._place(index)
+        return str(batch.column(self._id_column)[offset].as_py())
+
+    def row(self, index: int) -> Mapping[str, Any]:
+        """Column -> text or bytes; absent cells are left out."""
+        batch, offset = self._place(index)
+        cells = ((name, _value(column[offset].as_py())) for name, column in zip(self.columns, batch.columns, strict=True))
+        return {name: value for name, value in cells if value is not None}
+
+    def column(self, name: str) -> Sequence[Any]:
+        """All cells of a column in order, None where absent.
+
+        Raises: DataError if there is no such column.
+        """
+        if name not in self.columns:
+            raise DataError(self.name, f'has no column "{name}"; there are {", ".join(self.columns)}.', did_you_mean(name, self.columns))
+        return [_value(cell) for batch in self._batches for cell in batch.column(name).to_pylist()]
+
+    def _place(self, index: int) -> tuple[pa.RecordBatch, int]:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        number = bisect.bisect_right(self._starts, index) - 1
+        return self._batches[number], index - self._starts[number]
+
+
+def open_table(path: Path | str, *, name: str, root: Path | None = None, id_column: str = "id") -> Manifest:
+    """The rows of a .csv, .tsv, .jsonl or .parquet file.
+
+    root: what relative media paths are relative to; by default the table's folder. id_column: empty numbers the rows; a column
+    other than `id` must be there. The text is kept once for equal content, so a second opening parses nothing.
+
+    Raises: DataError naming the file and line for whatever does not parse, for no rows, an id that is missing or there twice.
+    """
+    path = Path(path)
+    form = reading.table_format(path)
+    content = _remembered_hash(path)
+    parts = {"sha256": content, "reader": reading.VERSION, "format": form}
+    folder = folder_once("tables", parts, lambda draft: _keep(reading.read_table(path, form), draft / KEPT))
+    manifest = Manifest(
+        name=name,
+        kept=folder / KEPT,
+        root=(root if root is not None else path.parent).resolve(),
+        fingerprint=key(parts),
+        stem=path.stem,
+        id_column=id_column,
+    )
+    _check_ids(manifest, id_column, where=str(path))
+    return manifest
+
+
+def check_unique(ids: Sequence[Any], *, where: str) -> None:
+    """Refuse an absent id and an id that is there twice.
+
+    Raises: DataError naming the rows, counted from 1.
+    """
+    first: dict[str, int] = {}
+    for number, row_id in enumerate(ids, 1):
+        if row_id is None or str(row_id) == "":
+            raise DataError(f"{where}, row {number}", "has no id.", "Give each row an id, or none.")
+        if (earlier := first.setdefault(str(row_id), number)) != number:
+            raise DataError(where, f'the id "{row_id}" is in row {earlier} and in row {number}.', "Give each row an id of its own.")
+
+
+def _check_ids(manifest: Manifest, id_column: str, *, where: str) -> None:
+    if id_column in manifest.columns:
+        check_unique(manifest.column(id_column), where=where)
+    elif id_column not in {"", "id"}:
+        raise DataError(where, f'has no column "{id_column}" for the ids.', did_you_mean(id_column, manifest.columns))
+
+
+def _value(cell: Any) -> Any:
+    """A cell as `Rows` gives it: of a struct, the bytes where there are any, else the path; an empty text is absent."""
+    if isinstance(cell, dict):
+        cell = cell["bytes"] if cell["bytes"] is not None else cell["path"]
+    return None if cell == "" else cell
+
+
+def _keep(table: pa.Table, path: Path) -> None:
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table, max_chunksize=reading.BATCH_ROWS)
+
+
+def _remembered_hash(path: Path) -> str:
+    """The sha256 of a file, remembered by path, size, time stamp and inode; a file that has just changed is read."""
+    status = path.stat()
+    stamp = {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "inode": status.st_ino}
+    note = cache_root() / "hashes" / f"{key({'path': str(path.resolve())})[:20]}.json"
+    found = _note(note)
+    if found.get("stamp") == stamp:
+        return str(found["sha256"])
+    content = hash_file(path)
+    if time.time() - status.st_mtime > SETTLED_SECONDS:
+        write_atomic(note, json.dumps({"stamp": stamp, "sha256": content}).encode())
+    return content
+
+
+def _note(path: Path) -> Mapping[str, Any]:
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) and isinstance(found.get("sha256"), str) else {}
