@@ -65,11 +65,11 @@ def write_folder(folder: Path, seed: int) -> None:
 
 
 def _each_row(folder: Path, seed: int) -> Iterator[dict[str, Any]]:
-    from sklearn.datasets import load_digits  # a heavy library, wanted by this source alone
+    from sklearn.datasets import load_digits  # heavy, and wanted by this source alone
 
-    scans = load_digits()
-    grey = np.round(scans.images * (255 / 16)).astype(np.uint8)
-    for number, digit in enumerate(scans.target.tolist()):
+    scans, labels = load_digits(return_X_y=True)
+    grey = np.round(scans.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
+    for number, digit in enumerate(labels.tolist()):
         row_id = f"digit-{number:04d}"
         (folder / "image" / f"{row_id}.png").write_bytes(png(Image.fromarray(grey[number])))
         caption = describe_glyph(generator("digits", seed, number), str(digit), scanned=True)

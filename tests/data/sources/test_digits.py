@@ -26,9 +26,9 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_scan_is_kept_as_it_is(written: Path) -> None:
-    rows, scans = table(written), load_digits()
-    assert len(rows) == len(scans.images) == 1797
-    for row, scan, target in zip(rows, scans.images, scans.target, strict=True):
+    rows, (scans, labels) = table(written), load_digits(return_X_y=True)
+    assert len(rows) == len(scans) == 1797
+    for row, scan, target in zip(rows, scans.reshape(-1, 8, 8), labels, strict=True):
         with Image.open(written / row["image"]) as picture:
             assert (picture.size, picture.mode) == ((8, 8), "L")
             assert np.array_equal(np.round(np.asarray(picture) * (16 / 255)), scan)

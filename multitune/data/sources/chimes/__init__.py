@@ -5,7 +5,7 @@ noise. A sound (16 kHz, mono, one second) is a motif of five notes over noise 10
 
 Columns: `id`, `image`, `audio` (paths), `caption`, `image_caption` and `audio_caption` (about one part alone), `shape`
 (circle, triangle, cross, moon, square, star, ring, heart), `colour` (red, orange, yellow, green, cyan, blue, purple, pink),
-`timbre` (flute, bell, reed, string), `contour` (rising, falling, arching, dipping), `shape_group` (day, night),
+`timbre` (flute, bell, reed, harp), `contour` (rising, falling, arching, dipping), `shape_group` (day, night),
 `contour_group` (straight, bent), `pairing` (the two groups joined: four classes), `agree` (yes, no), `group` (the scene),
 `split`, `start` and `end` (seconds on the scene's clock).
 

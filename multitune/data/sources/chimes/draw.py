@@ -19,7 +19,7 @@ SIDE = 64
 FINE = 4  # the shape's mask is drawn this many times larger and reduced, for smooth edges
 RADIUS = (9.0, 20.0)
 
-Pixels = npt.NDArray[np.float32]
+Pixels = npt.NDArray[np.floating[Any]]
 # Hue in degrees, saturation, value: far enough apart to stay themselves under the jitter of `_paint`.
 PALETTE = {
     "red": (0, 0.92, 0.88),

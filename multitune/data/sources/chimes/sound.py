@@ -6,6 +6,7 @@ import io
 import math
 import wave
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ RATE = 16_000
 CEILING = 7_400.0  # partials above this are left out, since they would fold back below 8 kHz
 LOUDNESS = 0.12  # root mean square of the motif, of full scale 1
 
-Wave = npt.NDArray[np.float32]
+Wave = npt.NDArray[np.floating[Any]]
 STEPS = {"rising": (0, 1, 2, 3, 4), "falling": (4, 3, 2, 1, 0), "arching": (0, 2, 4, 2, 0), "dipping": (4, 2, 0, 2, 4)}
 
 
@@ -35,13 +36,13 @@ VOICES: dict[Domain, dict[str, Voice]] = {
         "flute": Voice(((1, 1), (2, 0.12)), 0.04, 2.0, 0.25),
         "bell": Voice(((1, 1), (2.76, 0.7), (5.4, 0.45)), 0.003, 0.06, 0.0),
         "reed": Voice(((1, 1), (3, 0.75), (5, 0.55), (7, 0.4), (9, 0.3)), 0.015, 2.0, 0.0),
-        "string": Voice(((1, 1), (2, 0.7), (3, 0.5), (4, 0.4), (5, 0.3), (6, 0.25)), 0.004, 0.12, 0.0),
+        "harp": Voice(((1, 1), (2, 0.7), (3, 0.5), (4, 0.4), (5, 0.3), (6, 0.25)), 0.004, 0.12, 0.0),
     },
     "target": {
         "flute": Voice(((1, 1), (2, 0.25), (3, 0.06)), 0.03, 1.0, 0.4),
         "bell": Voice(((1, 0.8), (2.6, 0.8), (5.1, 0.5), (7.8, 0.2)), 0.003, 0.045, 0.0),
         "reed": Voice(((1, 0.8), (3, 0.9), (5, 0.5), (7, 0.5), (9, 0.2)), 0.02, 1.0, 0.15),
-        "string": Voice(((1, 0.8), (2, 0.8), (3, 0.6), (4, 0.3), (5, 0.35), (6, 0.15)), 0.006, 0.09, 0.1),
+        "harp": Voice(((1, 0.8), (2, 0.8), (3, 0.6), (4, 0.3), (5, 0.35), (6, 0.15)), 0.006, 0.09, 0.1),
     },
 }
 

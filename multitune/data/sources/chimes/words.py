@@ -12,7 +12,7 @@ Domain = Literal["base", "target"]
 
 SHAPES = ("circle", "triangle", "cross", "moon", "square", "star", "ring", "heart")
 COLOURS = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink")
-TIMBRES = ("flute", "bell", "reed", "string")
+TIMBRES = ("flute", "bell", "reed", "harp")
 CONTOURS = ("rising", "falling", "arching", "dipping")
 # Four shapes a group, each group with round and edged, hollow or notched ones: only who knows the shape knows the group.
 SHAPE_GROUPS = {shape: "day" if place < 4 else "night" for place, shape in enumerate(SHAPES)}

@@ -59,7 +59,7 @@ def _warped(rng: np.random.Generator, ink: Field, *, tight: bool) -> Field:
     return _sample(ink, back[0, 0] * x + back[0, 1] * y, back[1, 0] * x + back[1, 1] * y)
 
 
-def _reach(ink: Field, forward: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def _reach(ink: Field, forward: npt.NDArray[np.floating]) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.floating]]:
     """The box of the moved ink: lowest and highest (x, y) from the canvas's middle."""
     y, x = np.nonzero(ink[::2, ::2] > 0.5)
     moved = forward @ (np.stack([x, y]) * 2.0 - CANVAS / 2)
