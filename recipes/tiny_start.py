@@ -44,7 +44,7 @@ one only or other our out over part people photo picture place play quiet right 
 side six small so some sound square such take ten than that the their them then there these they thing this three through time to
 tone top tune two under up use very voice was water way we well were what when where which while white who will with without woman
 word work would yes you your zero black brown grey white cat car house tree
-""".split()
+"""
 
 # `mean` and `std` are those of log-mel values over chimes (the extractor divides by twice `std`).
 IMAGE_PROCESSOR: Mapping[str, Any] = {
@@ -88,7 +88,7 @@ def make_tokenizer() -> Tokenizer:
 
     No text is lost: what is decoded equals what was encoded, whatever its language.
     """
-    words = sorted({f"▁{word}" for word in (*VOCABULARY, *SPOKEN, *string.digits)})
+    words = sorted({f"▁{word}" for word in (*VOCABULARY, *SPOKEN.split(), *string.digits)})
     letters = sorted({*string.ascii_letters, *string.digits, *string.punctuation, "▁"} - set(words))
     octets = [f"<0x{value:02X}>" for value in range(256)]
     pieces = [(token, 0.0) for token in SPECIAL]
