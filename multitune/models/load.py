@@ -1,0 +1,361 @@
+"""The only place that reads pretrained models: a name becomes a module with its processor, and a report of what was read.
+
+Safetensors only, never remote code, always an explicit dtype, and no random number from outside: what is made new is drawn
+from a seed that is derived from the run's seed and the tower's name.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, cast
+
+import torch
+import transformers
+from pydantic import model_validator
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    AutoTokenizer,
+    PreTrainedModel,
+)
+from transformers.utils import logging
+
+from multitune.core import catalog
+from multitune.core.errors import ModelError
+from multitune.core.randomness import derive
+from multitune.models import signals, tokens
+from multitune.models.where import Provenance, Stored, check_folder, check_processor, locate, read_json
+
+Dtype = Literal["fp32", "fp16", "bf16"]
+Kind = Literal["backbone", "image_text_to_text", "causal_lm"]
+DTYPES: Mapping[str, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+Class: TypeAlias = Any  # an Auto class, or a PreTrainedModel class
+_AUTO: Mapping[str, Class] = {"backbone": AutoModel, "image_text_to_text": AutoModelForImageTextToText, "causal_lm": AutoModelForCausalLM}
+_PROCESSORS: Mapping[str, Class] = {"image": AutoImageProcessor, "audio": AutoFeatureExtractor, "text": AutoTokenizer, "any": AutoProcessor}
+
+
+class TowerSpec(catalog.Options):
+    """A tower as the recipe names it; in its short form, just `pretrained`.
+
+    pretrained: a plug-in of models/towers, an embedded base (`tiny/image`), a local folder or a hub id, in this order.
+    weights: `random` starts from the folder's config alone. pool: how its tokens become one vector. allow_new: shell-style
+    patterns of weights that may be missing. dtype: what the weights are loaded as. options: of a plug-in.
+    """
+
+    pretrained: str
+    weights: Literal["pretrained", "random"] = "pretrained"
+    pool: tokens.Pool = "mean"
+    allow_new: tuple[str, ...] = ()
+    dtype: Dtype = "fp32"
+    options: dict[str, Any] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_short(cls, value: Any) -> Any:
+        return {"pretrained": value} if isinstance(value, str) else value
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Where numbers come from: what was named, nowhere (meta: shapes only, for plans), or an artifact's folder."""
+
+    mode: Literal["pretrained", "meta", "artifact"] = "pretrained"
+    folder: Path | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """What a tower plug-in's `build(options)` gives: a model class, its config and the processor of its modality."""
+
+    model: type[PreTrainedModel]
+    config: Any
+    processor: Any
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was read. made_new: drawn, and used; never_used: no gradient reaches it; left_out: heads in the file that nobody asked for."""
+
+    stored: Stored = field(default_factory=Stored)
+    loaded: Dtype = "fp32"
+    made_new: tuple[str, ...] = ()
+    never_used: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Tower:
+    """A loaded tower. width: of its pooled vector and of its tokens."""
+
+    name: str
+    modality: str
+    module: PreTrainedModel
+    processor: Any
+    width: int
+    pool: tokens.Pool
+    provenance: Provenance
+    report: Report
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A whole model as it is, with the processor that joins its parts (a tokenizer for `causal_lm`)."""
+
+    module: PreTrainedModel
+    processor: Any
+    provenance: Provenance
+    report: Report
+
+
+def load_tower(name: str, spec: TowerSpec, *, modality: str | Sequence[str], weights: Weights) -> Tower:
+    """The tower that a spec names, in eval mode. modality: what it must read, or several that would do.
+
+    In mode `artifact` it comes from `towers/<name>` of that folder; nothing may be missing then.
+    Raises: ModelError for a folder that does not hold, weights missing, extra, misshapen or not finite, or another modality.
+    """
+    where = f"model.towers.{name}"
+    accepted = (modality,) if isinstance(modality, str) else tuple(modality)
+    blueprint = _blueprint(spec, where=where)
+    if weights.mode == "artifact":
+        place = _in_artifact(weights, f"towers/{name}")
+        spec = spec.model_copy(update={"weights": "pretrained", "allow_new": ()})
+    elif blueprint is not None:
+        place = Provenance("plug-in", spec.pretrained, weights="random")
+    else:
+        read = weights.mode != "meta" and spec.weights == "pretrained"
+        place = replace(locate(spec.pretrained, where=where, read_weights=read), weights=spec.weights)
+    asked = _Asked(AutoModel if blueprint is None else blueprint.model, place, weights, spec.dtype, spec.allow_new, where, blueprint)
+    module, report = _module(asked, probe=lambda it: _probe(it, place, spec, accepted, blueprint, where))
+    found = tokens.modality_of(module)
+    if found not in accepted:
+        reads = f"reads {found}" if found else "joins several modalities"
+        raise ModelError(where, f"{spec.pretrained} {reads}.", f"This part needs a tower that reads {' or '.join(accepted)}.")
+    processor = _processor(place, found, blueprint, where)
+    width = _run(module, found, processor, spec.pool).pooled.shape[-1]
+    return Tower(name, found, module, processor, width, spec.pool, place, report)
+
+
+def load_model(
+    name: str, pretrained: str, *, kind: Kind, weights: Weights, allow_new: Sequence[str] = (), dtype: Dtype = "fp32", random: bool = False
+) -> LoadedModel:
+    """A whole model as it is, in eval mode.
+
+    name: its folder in an artifact, `model` (processor beside it in `processor/`) or `towers/<x>` (processor in the same folder).
+    random: from the config alone.
+    Raises: ModelError as `load_tower`.
+    """
+    where = "model.pretrained" if name == "model" else f"model.{name.replace('/', '.')}"
+    if weights.mode == "artifact":
+        place, allow_new = _in_artifact(weights, name), ()
+    else:
+        found = locate(pretrained, where=where, read_weights=weights.mode != "meta" and not random)
+        place = replace(found, weights="random" if random else "pretrained")
+    if place.folder is None:
+        raise ModelError(where, f'"{pretrained}" is a tower plug-in.', "Name a folder or a hub id.")
+    asked = _Asked(_AUTO[kind], place, weights, dtype, tuple(allow_new), where, None)
+    module, report = _module(asked, probe=lambda _: [])
+    beside = place.folder.parent / "processor" if place.origin == "artifact" and name == "model" else place.folder
+    processor = _processor(replace(place, folder=beside), "text" if kind == "causal_lm" else "any", None, where)
+    return LoadedModel(module, processor, place, report)
+
+
+def limit_of(module: PreTrainedModel, tokenizer: Any) -> int:
+    """The most tokens that a text tower takes: the smaller of its tokenizer's limit and its positions."""
+    positions = module.config.to_dict().get("max_position_embeddings")
+    limits = [int(limit) for limit in (positions, tokenizer.model_max_length) if isinstance(limit, int) and limit < signals.NO_LIMIT]
+    return min(limits, default=signals.DEFAULT_TEXT_LIMIT)
+
+
+# ------------------------------------------------------------------------------------------------------------- building
+
+
+@dataclass(frozen=True)
+class _Asked:
+    model: Class
+    place: Provenance
+    weights: Weights
+    dtype: Dtype
+    allow_new: tuple[str, ...]
+    where: str
+    blueprint: Blueprint | None
+
+
+def _module(asked: _Asked, *, probe: Callable[[PreTrainedModel], list[str]]) -> tuple[PreTrainedModel, Report]:
+    folder, meta = asked.place.folder, asked.weights.mode == "meta"
+    from_config = asked.place.weights == "random"
+    stored = Stored() if folder is None else check_folder(folder, where=asked.where, need_weights=not (from_config or meta))
+    if folder is None or from_config or (meta and not stored.numbers):
+        module = _from_config(asked, on_meta=meta)
+        return module.eval(), Report(stored=Stored() if from_config else stored, loaded=asked.dtype)
+    with _quiet(), _seeded(asked):
+        try:
+            module, information = asked.model.from_pretrained(
+                folder,
+                config=_config(asked),
+                dtype=DTYPES[asked.dtype],
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                **({"device_map": "meta"} if meta else {}),
+            )
+        except (OSError, ValueError, ImportError, SafetensorError, RuntimeError) as error:
+            raise _unreadable(asked.where, folder, error) from None
+    report = _judged(asked, module.eval(), information, stored, probe)
+    if not meta:
+        _refuse_broken_numbers(module, asked.where)
+    return module, report
+
+
+def _from_config(asked: _Asked, *, on_meta: bool) -> PreTrainedModel:
+    with _quiet(), _seeded(asked), torch.device("meta" if on_meta else "cpu"):
+        if asked.blueprint is not None:
+            return asked.blueprint.model(asked.blueprint.config).to(DTYPES[asked.dtype])
+        try:
+            return asked.model.from_config(_config(asked), dtype=DTYPES[asked.dtype], trust_remote_code=False)
+        except (ValueError, ImportError) as error:
+            raise _unreadable(asked.where, asked.place.folder, error) from None
+
+
+def _config(asked: _Asked) -> Any:
+    if asked.blueprint is not None:
+        return asked.blueprint.config
+    folder = cast("Path", asked.place.folder)
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if "auto_map" in read_json(folder / "config.json", where=asked.where):
+            raise ModelError(
+                asked.where, f"{folder} needs code of its own (auto_map), which is never run.", "Choose a model that Transformers knows."
+            ) from None
+        raise _unreadable(asked.where, folder, error) from None
+
+
+def _unreadable(where: str, folder: Path | None, error: Exception) -> ModelError:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    return ModelError(where, f"Transformers cannot read {folder}: {reason}", "Check config.json, or the folder.")
+
+
+def _judged(asked: _Asked, module: PreTrainedModel, information: Any, stored: Stored, probe: Callable[[PreTrainedModel], list[str]]) -> Report:
+    missing, extra = sorted(information["missing_keys"]), sorted(information["unexpected_keys"])
+    misshapen = sorted(f"{entry[0]} {tuple(entry[1])} for {tuple(entry[2])}" for entry in information["mismatched_keys"])
+    if misshapen:
+        raise ModelError(asked.where, f"weights of another shape: {_few(misshapen)}.", "Name the folder whose config fits its weights.")
+    left_out = [key for key in extra if _of_a_head(key, module, asked.place.folder)]
+    unknown = [key for key in extra if key not in left_out]
+    if unknown:
+        raise ModelError(asked.where, f"weights that the model does not have: {_few(unknown)}.", "Name the folder whose config fits its weights.")
+    allowed = {key for key in missing if any(fnmatch.fnmatchcase(key, pattern) for pattern in asked.allow_new)}
+    reached = set(missing) - set(probe(module)) if set(missing) - allowed else set(missing)
+    refused = sorted(reached - allowed)
+    if refused:
+        raise ModelError(asked.where, f"weights are missing: {_few(refused)}.", "Add them, or name them in allow_new to start them at random.")
+    unused = sorted(set(missing) - reached)
+    return Report(stored, asked.dtype, tuple(sorted(set(missing) - set(unused))), tuple(unused), tuple(left_out))
+
+
+def _of_a_head(key: str, module: PreTrainedModel, folder: Path | None) -> bool:
+    """Whether a weight lies beside the model in a file that holds the model under its prefix, as files with a head do."""
+    prefix = module.base_model_prefix
+    architectures = read_json(cast("Path", folder) / "config.json", where="model").get("architectures") or [type(module).__name__]
+    return bool(prefix) and not key.startswith(f"{prefix}.") and type(module).__name__ not in architectures
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _refuse_broken_numbers(module: nn.Module, where: str) -> None:
+    for name, tensor in module.named_parameters():
+        if not bool(torch.isfinite(tensor).all()):
+            raise ModelError(where, f"{name} holds numbers that are not finite.", "Get the weights again.")
+    for name, tensor in module.named_buffers():
+        if tensor.is_floating_point() and bool(torch.isnan(tensor).any()):
+            raise ModelError(where, f"{name} holds NaN.", "Get the weights again.")
+
+
+# ------------------------------------------------------------------------------------------------- processors and trying
+
+
+def _processor(place: Provenance, modality: str, blueprint: Blueprint | None, where: str) -> Any:
+    if blueprint is not None and place.origin != "artifact":
+        return blueprint.processor
+    folder = cast("Path", place.folder)
+    check_processor(folder, modality, where=where)
+    with _quiet():
+        try:
+            return _PROCESSORS[modality].from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        except (OSError, ValueError, KeyError, ImportError, TypeError) as error:
+            raise _unreadable(where, folder, error) from None
+
+
+def _probe(module: PreTrainedModel, place: Provenance, spec: TowerSpec, accepted: Sequence[str], blueprint: Blueprint | None, where: str) -> list[str]:
+    """The tower's parameters that its output does not depend on."""
+    modality = tokens.modality_of(module)
+    if modality not in accepted:
+        return []
+    with torch.enable_grad():
+        read = _run(module, modality, _processor(place, modality, blueprint, where), spec.pool)
+        return tokens.unreached(module, read.pooled.sum() + read.values.sum())
+
+
+def _run(module: PreTrainedModel, modality: str, processor: Any, pool: tokens.Pool) -> tokens.Tokens:
+    way = signals.signal(modality, processor, limit=limit_of(module, processor) if modality == "text" else 0)
+    inputs = way.batch([way.row(way.sample())])
+    return tokens.read(module, {name: _like(value, module) for name, value in inputs.items()}, pool=pool)
+
+
+def _like(tensor: Tensor, module: PreTrainedModel) -> Tensor:
+    return tensor.to(device=module.device, dtype=module.dtype if tensor.is_floating_point() else None)
+
+
+# ------------------------------------------------------------------------------------------------------------ small things
+
+
+def _blueprint(spec: TowerSpec, *, where: str) -> Blueprint | None:
+    if spec.pretrained in catalog.names("tower"):
+        return cast("Blueprint", catalog.find("tower", spec.pretrained, spec.options, where=f"{where}.options").build())
+    if spec.options:
+        raise ModelError(f"{where}.options", f"{spec.pretrained} is no plug-in.", "Only towers of models/towers take options.")
+    return None
+
+
+def _in_artifact(weights: Weights, name: str) -> Provenance:
+    folder = cast("Path", weights.folder) / name
+    if not folder.is_dir():
+        raise ModelError("artifact", f"there is no {folder}.", "The artifact is incomplete.")
+    return Provenance("artifact", name, folder)
+
+
+@contextmanager
+def _seeded(asked: _Asked) -> Iterator[None]:
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(derive(asked.weights.seed, "weights", asked.where))
+        yield
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Transformers reports by log and progress bars what we report in full ourselves."""
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(transformers.logging.CRITICAL)
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

@@ -1,0 +1,241 @@
+"""From one part's decoded value to what its tower reads: the processor of a tower, for rows and for batches.
+
+A signal is picklable and holds no weights. There is one for each modality that towers read; which parts may go to which is
+said by the part's modality (`towers`), so a new modality over pictures needs nothing here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol, cast
+
+import numpy as np
+import soxr
+import torch
+from torch import Tensor
+
+from multitune.core import store
+from multitune.core.errors import ModelError
+from multitune.core.protocols import Sound
+from multitune.models.tokens import SHARE
+
+Row = Mapping[str, Any]
+BUCKET = 8
+NO_LIMIT = 1_000_000
+DEFAULT_TEXT_LIMIT = 512
+
+
+class Signal(Protocol):
+    """One part's way into its tower."""
+
+    modality: str
+
+    @property
+    def key(self) -> str:
+        """Changes with everything that changes what `row` gives."""
+        ...
+
+    def row(self, value: Any) -> Row:
+        """One value, prepared alone; `cut` counts the tokens that did not fit, where that can happen."""
+        ...
+
+    def batch(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+        """Rows as the tower takes them; padding depends on the longest row, in steps of `BUCKET`."""
+        ...
+
+    def bucket(self, row: Row) -> tuple[int, ...]:
+        """The padded shape of a row alone; rows of equal buckets do not pad each other."""
+        ...
+
+    def describe(self) -> Mapping[str, Any]:
+        """Plain data: all that decides what `row` and `batch` give."""
+        ...
+
+    def sample(self) -> Any:
+        """A small decoded value, for trying the tower."""
+        ...
+
+
+@dataclass(frozen=True)
+class ImageSignal:
+    """Pictures: uint8 (height, width, 3); the processor runs once a batch (a call costs a millisecond, whatever its size)."""
+
+    processor: Any
+    modality: str = "image"
+
+    @property
+    def key(self) -> str:
+        """A row is the picture itself."""
+        return "image"
+
+    def row(self, value: np.ndarray) -> Row:
+        """The picture as it is."""
+        return {"picture": value}
+
+    def batch(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+        """The processor's tensors.
+
+        Raises: ModelError if the processor leaves pictures of different sizes different.
+        """
+        pictures = [np.ascontiguousarray(row["picture"]) for row in rows]
+        made = self.processor(images=pictures, return_tensors="pt", input_data_format="channels_last")
+        tensors = {str(name): value for name, value in made.items() if isinstance(value, Tensor)}
+        if any(tensor.shape[0] != len(rows) for tensor in tensors.values()) or not tensors:
+            raise ModelError("image processor", "gives no tensor with a row for each picture.", "Use one that resizes to one size.")
+        return tensors
+
+    def bucket(self, row: Row) -> tuple[int, ...]:
+        """Always the same: the processor brings pictures to one size."""
+        return ()
+
+    def describe(self) -> Mapping[str, Any]:
+        """The processor's settings."""
+        return {"processor": type(self.processor).__name__, **_plain(self.processor.to_dict())}
+
+    def sample(self) -> np.ndarray:
+        """A grey ramp, 40 x 48."""
+        ramp = np.linspace(0, 255, 40 * 48 * 3).astype(np.uint8)
+        return ramp.reshape(40, 48, 3)
+
+
+@dataclass(frozen=True)
+class TextSignal:
+    """Texts: token ids, cut at `limit` tokens."""
+
+    tokenizer: Any
+    limit: int
+    modality: str = "text"
+
+    @cached_property
+    def key(self) -> str:
+        """The tokenizer and the limit."""
+        return store.key(dict(self.describe()))
+
+    def row(self, value: str) -> Row:
+        """Token ids with whatever else the tower reads of each token; `cut`: tokens over the limit."""
+        full = self.tokenizer(value, truncation=False, verbose=False)
+        cut = max(0, len(full["input_ids"]) - self.limit)
+        if cut:
+            full = self.tokenizer(value, truncation=True, max_length=self.limit)
+        if not full["input_ids"]:
+            full = {name: [self._filler("input_ids")] if name == "input_ids" else [0] for name in full}
+            full["attention_mask"] = [1]
+        return {"names": {name: np.asarray(full[name], dtype=np.int64) for name in full}, "cut": cut}
+
+    def batch(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+        """Padded on the right to the longest row, rounded up to a multiple of 8 within the limit."""
+        length = max(self.bucket(row)[0] for row in rows)
+        names = rows[0]["names"]
+        made = {name: torch.full((len(rows), length), self._filler(name), dtype=torch.int64) for name in names}
+        for position, row in enumerate(rows):
+            for name, values in row["names"].items():
+                made[name][position, : len(values)] = torch.from_numpy(values)
+        return made
+
+    def bucket(self, row: Row) -> tuple[int, ...]:
+        """The length, rounded up to a multiple of 8 within the limit."""
+        return (rounded(len(row["names"]["input_ids"]), self.limit),)
+
+    def describe(self) -> Mapping[str, Any]:
+        """The tokenizer's vocabulary (hashed) and settings."""
+        backend = self.tokenizer.backend_tokenizer.to_str() if self.tokenizer.is_fast else sorted(self.tokenizer.get_vocab().items())
+        return {"processor": type(self.tokenizer).__name__, "vocabulary": store.key({"backend": backend}), "limit": self.limit}
+
+    def sample(self) -> str:
+        """A few words."""
+        return "a small red circle"
+
+    def _filler(self, name: str) -> int:
+        if name != "input_ids":
+            return 0
+        filler = self.tokenizer.pad_token_id
+        return int(filler if filler is not None else self.tokenizer.eos_token_id or 0)
+
+
+@dataclass(frozen=True)
+class AudioSignal:
+    """Sounds: brought to the extractor's rate and made into features row by row, to be remembered."""
+
+    extractor: Any
+    modality: str = "audio"
+
+    @cached_property
+    def key(self) -> str:
+        """The extractor's settings."""
+        return store.key(dict(self.describe()))
+
+    def row(self, value: Sound) -> Row:
+        """Name -> float32 array of one row's features."""
+        rate = int(self.extractor.sampling_rate)
+        wave = value.wave if value.rate == rate else soxr.resample(value.wave, value.rate, rate)
+        made = self.extractor(wave, sampling_rate=rate, return_tensors="np")
+        return {"names": {str(name): np.asarray(array[0]) for name, array in made.items()}}
+
+    def batch(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+        """Stacked; where lengths differ, padded at the end with `share` and, if the tower reads it, `attention_mask`."""
+        made: dict[str, Tensor] = {}
+        lengths = [self._length(row) for row in rows]
+        longest = max(self.bucket(row)[0] for row in rows)
+        for name in rows[0]["names"]:
+            made[name] = torch.stack([_padded(row["names"][name], length, longest) for row, length in zip(rows, lengths, strict=True)])
+        if any(length != longest for length in lengths):
+            made[SHARE] = torch.tensor([length / longest for length in lengths], dtype=torch.float64)
+        return made
+
+    def bucket(self, row: Row) -> tuple[int, ...]:
+        """The length of the row's features; waves are rounded up to a tenth of a second."""
+        step = int(self.extractor.sampling_rate) // 10 if self._main(row).ndim == 1 else 1
+        return (-(-self._length(row) // step) * step,) if step > 1 else (self._length(row),)
+
+    def describe(self) -> Mapping[str, Any]:
+        """The extractor's settings."""
+        return {"processor": type(self.extractor).__name__, **_plain(self.extractor.to_dict())}
+
+    def sample(self) -> Sound:
+        """A second of a 440 Hz tone."""
+        rate = int(self.extractor.sampling_rate)
+        return Sound(np.sin(np.arange(rate) * (2 * np.pi * 440 / rate)).astype(np.float32) * 0.5, rate)
+
+    def _main(self, row: Row) -> np.ndarray:
+        return cast("np.ndarray", row["names"][self.extractor.model_input_names[0]])
+
+    def _length(self, row: Row) -> int:
+        return int(self._main(row).shape[0])
+
+
+def signal(modality: str, processor: Any, *, limit: int) -> Signal:
+    """The way into a tower of that modality. limit: the most tokens of a text."""
+    if modality == "image":
+        return ImageSignal(processor)
+    if modality == "text":
+        return TextSignal(processor, limit)
+    if modality == "audio":
+        return AudioSignal(processor)
+    raise ModelError("model.towers", f'no tower for "{modality}" can be fed yet.', "Towers read image, text and audio.")
+
+
+def rounded(length: int, limit: int) -> int:
+    """A length rounded up to a multiple of 8, at most the limit."""
+    return min(-(-length // BUCKET) * BUCKET, max(limit, length))
+
+
+def _padded(array: np.ndarray, length: int, longest: int) -> Tensor:
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    if array.shape[0] != length or length == longest:
+        return tensor
+    return torch.cat([tensor, tensor.new_zeros((longest - length, *tensor.shape[1:]))])
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as plain data: arrays (mel filters) follow from the rest and are left out."""
+    return {name: _plain_value(value) for name, value in sorted(values.items()) if not isinstance(value, np.ndarray)}
+
+
+def _plain_value(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return _plain(cast("Mapping[str, Any]", value))
+    if isinstance(value, list | tuple):
+        return [_plain_value(inner) for inner in cast("Sequence[Any]", value)]
+    return value if isinstance(value, str | int | float | bool | None) else str(value)

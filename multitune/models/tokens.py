@@ -1,0 +1,126 @@
+"""What a tower gives, in one form: tokens with a mask, and one vector a row."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from multitune.core.errors import ModelError
+
+Pool = Literal["mean", "first", "pooler"]
+SHARE = "share"
+_BY_MAIN_INPUT: Mapping[str, tuple[str, ...]] = {
+    "pixel_values": ("image", "video"),
+    "pixel_values_videos": ("video",),
+    "input_ids": ("text",),
+    "input_values": ("audio",),
+    "input_features": ("audio",),
+}
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """values (rows, tokens, width); mask (rows, tokens), true where a token is not padding; pooled (rows, width) if asked for."""
+
+    values: Tensor
+    mask: Tensor
+    pooled: Tensor
+
+
+def modality_of(module: PreTrainedModel) -> str:
+    """The one modality that a model encodes, or an empty text if it joins several.
+
+    `main_input_name` decides and `input_modalities` confirms: some classes inherit "text" without reading any.
+    """
+    stated = module.input_modalities
+    modalities = (stated,) if isinstance(stated, str) else tuple(stated)
+    if len(modalities) > 1:
+        return ""
+    by_name = _BY_MAIN_INPUT.get(module.main_input_name)
+    if by_name is None:
+        return modalities[0] if modalities else ""
+    return modalities[0] if modalities and modalities[0] in by_name else by_name[0]
+
+
+def read(module: PreTrainedModel, inputs: Mapping[str, Tensor], *, pool: Pool) -> Tokens:
+    """Run a tower and give its last hidden state as tokens.
+
+    inputs: what the tower's forward takes, rows first; `share` (rows,), if there, is the part of the padded length that is
+    real. Maps (rows, channels, height, width) become tokens row by row.
+    Raises: ModelError if `pool` is `pooler` and the tower has none.
+    """
+    given = {name: value for name, value in inputs.items() if name != SHARE}
+    output = module(**given)
+    values = cast("Tensor", output["last_hidden_state"])
+    if values.dim() == 4:
+        values = values.flatten(2).transpose(1, 2)
+    mask = _mask(values, inputs)
+    return Tokens(values, mask, _pooled(values, mask, output, pool))
+
+
+def mean(values: Tensor, mask: Tensor) -> Tensor:
+    """The mean of each row's tokens that are not padding, (rows, width); zeros where a row has none."""
+    weight = mask.to(values.dtype).unsqueeze(-1)
+    return (values * weight).sum(1) / weight.sum(1).clamp(min=1)
+
+
+def _mask(values: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
+    rows, length = values.shape[:2]
+    given = inputs.get("attention_mask")
+    if given is not None and given.dim() == 2 and given.shape[1] == length:
+        return given.bool()
+    share = inputs.get(SHARE)
+    if share is None:
+        return torch.ones((rows, length), dtype=torch.bool, device=values.device)
+    real = torch.ceil(share.to(torch.float64) * length - 1e-6).clamp(min=1)
+    return torch.arange(length, device=values.device)[None, :] < real[:, None]
+
+
+def _pooled(values: Tensor, mask: Tensor, output: Mapping[str, Any], pool: Pool) -> Tensor:
+    if pool == "mean":
+        return mean(values, mask)
+    if pool == "first":
+        return values[:, 0]
+    pooled = output.get("pooler_output")
+    if pooled is None:
+        raise ModelError("pool", "this tower has no pooler.", "Use mean or first.")
+    return cast("Tensor", pooled).flatten(1)
+
+
+def unreached(module: nn.Module, total: Tensor) -> list[str]:
+    """Names of the parameters that no gradient of `total` reaches; nothing is left in `.grad`."""
+    named = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
+    if not total.requires_grad:
+        return [name for name, _ in named]
+    gradients = torch.autograd.grad(total, [parameter for _, parameter in named], allow_unused=True)
+    return [name for (name, _), gradient in zip(named, gradients, strict=True) if gradient is None]
+
+
+def adapters(module: nn.Module) -> Iterator[str]:
+    """Paths of the layers that PEFT has wrapped; their own weights lie under `base_layer`.
+
+    PEFT is looked up only where it is loaded already: it takes seconds to import, and without it nothing can be wrapped.
+    """
+    tuners = sys.modules.get("peft.tuners.tuners_utils")
+    if tuners is not None:
+        kind = vars(tuners)["BaseTunerLayer"]
+        yield from (path for path, inner in module.named_modules() if isinstance(inner, kind))
+
+
+def base_names(module: nn.Module) -> dict[str, str]:
+    """For each name in the state dict of a module: its name without PEFT's wrapping; adapters' own weights are left out."""
+    wrapped = sorted(adapters(module), key=len, reverse=True)
+    names: dict[str, str] = {}
+    for name in module.state_dict():
+        layer = next((path for path in wrapped if name.startswith(f"{path}.")), None)
+        if layer is None:
+            names[name] = name
+        elif name.startswith(f"{layer}.base_layer."):
+            names[name] = f"{layer}.{name.removeprefix(f'{layer}.base_layer.')}"
+    return names

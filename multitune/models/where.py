@@ -1,0 +1,178 @@
+"""Where a model's folder is, and whether it may be opened: a name becomes a checked local folder.
+
+Safetensors and JSON only; nothing in a folder is ever run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from safetensors import SafetensorError, safe_open
+
+from multitune.core import catalog
+from multitune.core.errors import ModelError, did_you_mean
+
+BASES = Path(__file__).resolve().parent / "bases"
+Origin = Literal["plug-in", "embedded", "folder", "hub", "artifact"]
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack")
+_DTYPES = {"F64": "fp64", "F32": "fp32", "F16": "fp16", "BF16": "bf16", "I64": "int64", "I32": "int32", "I8": "int8", "U8": "uint8", "BOOL": "bool"}
+_PROCESSOR_FILES = {
+    "image": ("preprocessor_config.json", "processor_config.json"),
+    "audio": ("preprocessor_config.json", "processor_config.json"),
+    "text": ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model"),
+    "any": ("processor_config.json", "preprocessor_config.json"),
+}
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a model came from.
+
+    origin: a plug-in of models/towers, a base that is embedded in the package, a local folder, a hub id, or an artifact.
+    revision: the hub's commit. weights: `pretrained`, or `random` (from the folder's config alone).
+    """
+
+    origin: Origin
+    name: str
+    folder: Path | None = None
+    revision: str = ""
+    weights: Literal["pretrained", "random"] = "pretrained"
+
+    def line(self) -> str:
+        """For the plan: `embedded tiny/image`."""
+        commit = f" at {self.revision[:12]}" if self.revision else ""
+        return f"{self.origin} {self.name}{commit}" + (" with random weights" if self.weights == "random" else "")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a folder's safetensors hold, read from their headers: numbers by type, bytes on disk."""
+
+    numbers: Mapping[str, int] = field(default_factory=dict)
+    num_bytes: int = 0
+
+
+def bases() -> list[str]:
+    """The embedded bases: `tiny/image`, ..."""
+    return sorted(path.parent.relative_to(BASES).as_posix() for path in BASES.glob("*/*/config.json"))
+
+
+def locate(pretrained: str, *, where: str, read_weights: bool) -> Provenance:
+    """The place that a name means: a tower plug-in, an embedded base, a local folder, a hub id; in this order.
+
+    read_weights: whether a hub id's weights are needed too, or its small files only.
+    Raises: ModelError if there is no such place.
+    """
+    if pretrained in catalog.names("tower"):
+        return Provenance("plug-in", pretrained)
+    if pretrained in bases():
+        return Provenance("embedded", pretrained, BASES / pretrained)
+    folder = Path(pretrained).expanduser()
+    if folder.is_dir():
+        return Provenance("folder", pretrained, folder)
+    if folder.exists():
+        raise ModelError(where, f'"{pretrained}" is a file.', "Name the folder that holds config.json and the weights.")
+    if folder.is_absolute() or pretrained.startswith((".", "~")) or pretrained.count("/") > 1 or "\\" in pretrained:
+        raise ModelError(where, f'there is no folder "{pretrained}".', "Name a folder with config.json and *.safetensors.")
+    return _from_hub(pretrained, where=where, read_weights=read_weights)
+
+
+def _from_hub(name: str, *, where: str, read_weights: bool) -> Provenance:
+    known = [*bases(), *catalog.names("tower")]
+    if "/" not in name:
+        raise ModelError(where, f'"{name}" is no tower, no base and no folder.', did_you_mean(name, known) or f"There are {', '.join(known)}.")
+    wanted = ["*.json", "*.txt", "*.model", "*.jinja", *(["*.safetensors"] if read_weights else [])]
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=wanted, ignore_patterns=["*/*"]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0][:160]
+        raise ModelError(
+            where,
+            f'"{name}" is no base that is embedded and no folder here, and the hub did not give it ({reason}).',
+            did_you_mean(name, known) or "Give a local folder, or connect to the hub once.",
+        ) from None
+    return Provenance("hub", name, folder, revision=folder.name)
+
+
+def check_folder(folder: Path, *, where: str, need_weights: bool) -> Stored:
+    """Refuse what is not a safetensors model folder; gives what its weight files hold.
+
+    Raises: ModelError for a missing or broken config.json, pickled weights, broken safetensors, or an index that leaves the folder.
+    """
+    config = read_json(folder / "config.json", where=where)
+    if any("/" in str(value) for name, value in config.items() if name.strip("_").startswith("attn_implementation")):
+        raise ModelError(where, "config.json asks for attention code from elsewhere.", "Remove attn_implementation from it.")
+    files = _weight_files(folder, where=where)
+    if not files and need_weights:
+        pickles = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLES)
+        if pickles:
+            raise ModelError(where, f"{folder}: {pickles[0]} is a pickle where safetensors belong.", "Convert it to model.safetensors.")
+        raise ModelError(where, f"{folder} has no model.safetensors.", 'Add it, or ask for {weights: random}.')
+    numbers: Counter[str] = Counter()
+    for file in files:
+        numbers.update(_numbers_in(file, where=where))
+    return Stored(dict(sorted(numbers.items())), sum(file.stat().st_size for file in files))
+
+
+def check_processor(folder: Path, modality: str, *, where: str) -> None:
+    """Refuse a folder without the files of its processor: a tokenizer made of nothing would go unnoticed.
+
+    modality: image, audio, text, or `any` for a processor that joins several.
+    """
+    wanted = _PROCESSOR_FILES[modality]
+    if not any((folder / name).is_file() for name in wanted):
+        raise ModelError(where, f"{folder} has no {' or '.join(wanted[:2])}.", f"Add the {_PROCESSOR_WORDS[modality]} that belongs to these weights.")
+
+
+_PROCESSOR_WORDS = {"image": "image processor", "audio": "feature extractor", "text": "tokenizer", "any": "processor"}
+
+
+def read_json(path: Path, *, where: str) -> dict[str, Any]:
+    """A JSON object in a file.
+
+    Raises: ModelError if it is missing or is none.
+    """
+    if not path.is_file():
+        raise ModelError(where, f"{path.parent} has no {path.name}.", "A model folder has config.json beside its weights.")
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ModelError(where, f"{path} is not JSON ({str(error)[:80]}).", "Get the file again.") from None
+    if not isinstance(value, dict):
+        raise ModelError(where, f"{path} holds no JSON object.", "Get the file again.")
+    return cast("dict[str, Any]", value)
+
+
+def _weight_files(folder: Path, *, where: str) -> list[Path]:
+    index = folder / "model.safetensors.index.json"
+    if (folder / "model.safetensors").is_file() or not index.is_file():
+        return [path for path in (folder / "model.safetensors",) if path.is_file()]
+    names = sorted({str(name) for name in dict(read_json(index, where=where).get("weight_map", {})).values()})
+    for name in names:
+        if Path(name).name != name or not name.endswith(".safetensors"):
+            raise ModelError(where, f'{index.name} names "{name}".', "It may name safetensors files beside it only.")
+        if not (folder / name).is_file():
+            raise ModelError(where, f"{folder} has no {name}, which {index.name} names.", "Get the file again.")
+    return [folder / name for name in names]
+
+
+def _numbers_in(file: Path, *, where: str) -> Counter[str]:
+    numbers: Counter[str] = Counter()
+    try:
+        with safe_open(str(file), framework="numpy") as opened:
+            for key in opened.keys():  # noqa: SIM118: not a mapping
+                piece = opened.get_slice(key)
+                size = 1
+                for length in piece.get_shape():
+                    size *= length
+                numbers[_DTYPES.get(piece.get_dtype(), piece.get_dtype().lower())] += size
+    except (SafetensorError, OSError) as error:
+        raise ModelError(where, f"{file} is not a safetensors file ({str(error)[:80]}).", "Get the file again.") from None
+    return numbers
