@@ -209,11 +209,14 @@ class Rows(Protocol):
     absent values are not in the mapping. root: what relative media paths are relative to.
     """
 
-    name: str
-    columns: tuple[str, ...]
-    fingerprint: str
-    root: Path | None
-
+    @property
+    def name(self) -> str: ...
+    @property
+    def columns(self) -> tuple[str, ...]: ...
+    @property
+    def fingerprint(self) -> str: ...
+    @property
+    def root(self) -> Path | None: ...
     def __len__(self) -> int: ...
     def id(self, index: int) -> str: ...
     def row(self, index: int) -> Mapping[str, Any]: ...
@@ -344,9 +347,11 @@ class Metric(Protocol):
     The module states `SERVES`, the modalities of answers that it can judge, such as `("category",)`; `("",)` is for models without
     answers (built with `answer=""` and an empty need). An option called `match` gets `evaluate.match`.
     primary: the last step of the name of the figure that stands for the metric in ablations, such as `accuracy`.
+    better: which way that figure is better.
     """
 
     primary: str
+    better: Literal["higher", "lower"] = "higher"
 
     def update(self, prediction: Prediction, truth: Mapping[str, Any]) -> None:
         """Take one row. truth: the row's text columns and its parts that are text, category or number, decoded.

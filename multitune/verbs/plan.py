@@ -1,0 +1,166 @@
+"""Show what a recipe will do, every value with its origin, before anything is spent.
+
+The model is built without weights. `--prove` builds it with them, runs one real micro-batch forward and backward, and checks
+that exactly the planned parameters get a gradient and that a row's prediction does not depend on its neighbours.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from multitune.core import catalog
+from multitune.core.finding import Finding, Severity
+from multitune.core.ledger import Ledger
+from multitune.core.plan import Plan, Value
+from multitune.core.protocols import Family, TaskPreset
+from multitune.core.recipe import Recipe, make_recipe, read_recipe
+from multitune.core.result import Result
+
+if TYPE_CHECKING:
+    from multitune.data.plan import Outline
+    from multitune.models.plan import ModelOutline
+
+POSITIONAL = {"positional": True}
+
+
+class Options(catalog.Options):
+    """Which recipe, and whether to prove it."""
+
+    recipe: Path = Field(description="a YAML file", json_schema_extra=POSITIONAL | {"metavar": "RECIPE"})
+    overrides: tuple[str, ...] = Field(default=(), description="key=value, such as train.lr=3e-5", json_schema_extra=POSITIONAL)
+    prove: bool = Field(default=False, description="load the weights and prove the plan on one micro-batch")
+    run: Path | None = Field(default=None, description="also write plan.json and plan.txt into this folder")
+    fresh: bool = Field(default=False, description="no effect here; taken so that the same flags fit every verb")
+
+
+def build(options: Options) -> Result:
+    """The plan of a recipe file."""
+    return plan(options.recipe, overrides=options.overrides, prove=options.prove, folder=options.run)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan with what it was made from: the outline of the data and of the model."""
+
+    recipe: Recipe
+    plan: Plan
+    preset: TaskPreset
+    data: Outline
+    model: ModelOutline
+
+
+def as_recipe(recipe: Recipe | Mapping[str, Any] | Path | str, overrides: Sequence[str] = ()) -> Recipe:
+    """A recipe from a file, a mapping, or as it is; overrides fit the first two."""
+    if isinstance(recipe, Recipe):
+        return make_recipe(recipe.model_dump(exclude_unset=True), overrides) if overrides else recipe
+    if isinstance(recipe, Mapping):
+        return make_recipe(recipe, overrides)
+    return read_recipe(recipe, overrides)
+
+
+def plan(
+    recipe: Recipe | Mapping[str, Any] | Path | str, *, overrides: Sequence[str] = (), prove: bool = False, folder: Path | None = None
+) -> Result:
+    """What a recipe will do; figures: rows, steps, parameters and how many of them move."""
+    planned = make_plan(as_recipe(recipe, overrides), Ledger())
+    findings, figures = list(planned.plan.findings), _figures(planned.plan)
+    text = planned.plan.text()
+    if prove:
+        proof = _proof(planned)
+        findings += proof.findings
+        figures |= proof.figures
+        text += "\n" + proof.text
+    paths: dict[str, Path] = {}
+    if folder is not None:
+        from multitune.core.rundir import RunDir
+
+        folder.mkdir(parents=True, exist_ok=True)
+        run = RunDir(folder, None)
+        paths = {"plan": run.write_json("plan.json", planned.plan.to_json()), "text": run.write_text("plan.txt", planned.plan.text())}
+    ok = all(finding.severity != Severity.ERROR for finding in findings)
+    return Result(ok=ok, figures=figures, findings=tuple(findings), paths=paths, text=text)
+
+
+def make_plan(recipe: Recipe, ledger: Ledger) -> Planned:
+    """Join what each room states: the data, then the model that it asks for, then the tuning of both."""
+    from multitune.data import plan as data_plan
+    from multitune.models import plan as model_plan
+    from multitune.tuning import plan as tuning_plan
+
+    preset = catalog.find("task", recipe.task.name, recipe.task.options, where="task").build()
+    head = {
+        "run.task": Value(recipe.task.name, "recipe", "nothing"),
+        "run.seed": Value(recipe.seed, "recipe" if recipe.given("seed") else "default"),
+    }
+    data = data_plan.outline(recipe, ledger)
+    model = model_plan.state(recipe, data.needs)
+    tuned = tuning_plan.state(recipe, rows=len(data.examples["train"]), anatomy=model.anatomy, preset=preset)
+    made = Plan(
+        name=recipe.name,
+        request=recipe.request(),
+        values=head | data_plan.state(recipe, data) | dict(model.values) | dict(tuned.values),
+        findings=(*data.findings, *model.findings, *tuned.findings),
+        tables=dict(tuned.tables),
+    )
+    return Planned(recipe, made, preset, data, model)
+
+
+def _figures(plan: Plan) -> dict[str, float]:
+    wanted = ("train.steps", "train.steps_per_epoch", "model.parameters", "train.moving")
+    return {name: float(plan[name]) for name in wanted if name in plan.values}
+
+
+def _proof(planned: Planned) -> Result:
+    """Build with weights, run one micro-batch, and compare what gets a gradient with what the plan says moves."""
+    from multitune.models.predictor import Predictor
+    from multitune.verbs.train import Line
+
+    line = Line.start(planned, ledger=Ledger(), world=1, rank=0)
+    started = time.perf_counter()
+    step = next(iter(line.loader.steps(0, 1)))
+    _, batch = step.micro[0]
+    read = time.perf_counter()
+    reached, loss = line.reached(batch)
+    ran = time.perf_counter()
+    planned_names = line.scope.moving_names(0)
+    silent, extra = sorted(planned_names - reached), sorted(reached - planned_names)
+    samples = [planned.data.examples["train"].sample(index) for index in range(min(3, len(planned.data.examples["train"])))]
+    alone = _alone_equals_among(Predictor(line.family), samples)
+    line.loader.close()
+    checks = {
+        "the loss of the first micro-batch is finite": math.isfinite(loss),
+        f"every one of the {len(planned_names)} tensors that move at step 0 gets a gradient": not silent,
+        "nothing else gets one": not extra,
+        "a row's prediction does not depend on its neighbours": alone,
+    }
+    findings = tuple(
+        Finding("not-proven", Severity.ERROR, "plan --prove", f"does not hold: {text}.", evidence={"silent": silent[:5], "extra": extra[:5]})
+        for text, holds in checks.items()
+        if not holds
+    )
+    text = "proof\n" + "\n".join(f"  {'holds' if holds else 'FAILS'}: {name}" for name, holds in checks.items())
+    text += f"\n  first micro-batch of {len(batch)} rows: read {read - started:.2f} s, forward and backward {ran - read:.2f} s, loss {loss:.4f}\n"
+    figures = {"proof/loss": loss, "proof/seconds_read": read - started, "proof/seconds_step": ran - read, "proof/holds": float(not findings)}
+    return Result(ok=not findings, figures=figures, findings=findings, text=text)
+
+
+def _alone_equals_among(predictor: Any, samples: Sequence[Any]) -> bool:
+    among = predictor.predict(list(samples))
+    alone = [predictor.predict([sample])[0] for sample in samples]
+    return all(_same(one, other) for one, other in zip(among, alone, strict=True))
+
+
+def _same(one: Any, other: Any) -> bool:
+    from multitune.models.predictor import plain
+
+    return plain(one) == plain(other)
+
+
+__all__ = ["Family", "Options", "Planned", "as_recipe", "build", "make_plan", "plan"]

@@ -1,0 +1,213 @@
+"""Fine-tune a model as a recipe says, measure it, and leave an artifact that proves itself.
+
+The same command again resumes an unfinished run and answers from a finished one. The run folder is locked before anything
+heavy is imported, so a second run in it is refused at once.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from multitune.core import catalog
+from multitune.core.errors import RunError
+from multitune.core.finding import Finding, Severity
+from multitune.core.ledger import Ledger
+from multitune.core.plan import Plan, from_json
+from multitune.core.recipe import Recipe, differences
+from multitune.core.result import Result
+from multitune.core.rundir import RunDir, open_run, run_folder
+from multitune.verbs.plan import Planned, as_recipe, make_plan
+
+if TYPE_CHECKING:
+    from multitune.core.protocols import Batch, Family, Loss
+    from multitune.data.loader import Loader
+    from multitune.models.anatomy import Anatomy
+    from multitune.tuning.scope import Scope
+
+POSITIONAL = {"positional": True}
+
+
+class Options(catalog.Options):
+    """Which recipe, where the run lives."""
+
+    recipe: Path = Field(description="a YAML file", json_schema_extra=POSITIONAL | {"metavar": "RECIPE"})
+    overrides: tuple[str, ...] = Field(default=(), description="key=value, such as train.lr=3e-5", json_schema_extra=POSITIONAL)
+    run: Path | None = Field(default=None, description="the run's folder; by default runs/<name>-<first 6 of the request's hash>")
+    fresh: bool = Field(default=False, description="move what the folder holds aside and start anew")
+
+
+def build(options: Options) -> Result:
+    """Train from a recipe file."""
+    return train(options.recipe, overrides=options.overrides, run=options.run, fresh=options.fresh)
+
+
+def train(
+    recipe: Recipe | Mapping[str, Any] | Path | str, *, overrides: Sequence[str] = (), run: Path | str | None = None, fresh: bool = False
+) -> Result:
+    """Train, evaluate the best checkpoint on the test split, and leave an artifact.
+
+    figures: those of the test split, `seconds`, `steps`. paths: `run`, `artifact`.
+    Raises: UserError for what the recipe or the data get wrong; Fault for the machine or the numbers; Stopped on a signal.
+    """
+    started = time.perf_counter()
+    asked = as_recipe(recipe, overrides)
+    folder = Path(run) if run is not None else None
+    rank = int(os.environ.get("RANK", "0"))
+    if rank:  # another rank of the same run: rank 0 holds the lock and writes
+        where = run_folder(name=asked.name, request_hash=asked.request_hash(), folder=folder)
+        return _run(asked, RunDir(where, None), started, rank=rank)
+    with open_run(request=asked.request(), request_hash=asked.request_hash(), name=asked.name, folder=folder, fresh=fresh) as locked:
+        done = locked.read_json("result.json")
+        if done is not None:
+            return _answer(done, locked)
+        return _run(asked, locked, started, rank=0)
+
+
+@dataclass(frozen=True)
+class Line:
+    """Everything between a plan and its first step: the model, what may move in it, the loss, the rows."""
+
+    planned: Planned
+    family: Family
+    anatomy: Anatomy
+    scope: Scope
+    loss: Loss
+    loader: Loader
+
+    @classmethod
+    def start(cls, planned: Planned, *, ledger: Ledger, world: int, rank: int) -> Line:
+        """Load the weights, decide what may move, and open the loader."""
+        from multitune.data.loader import Loader
+        from multitune.models import anatomy as anatomies
+        from multitune.models.load import Weights
+        from multitune.models.plan import build_family
+        from multitune.tuning import scope as scopes
+        from multitune.tuning.plan import loss_of
+
+        recipe, plan = planned.recipe, planned.plan
+        family = build_family(recipe, planned.data.needs, Weights("pretrained", seed=recipe.seed))
+        anatomy = anatomies.find(family)
+        scope = scopes.apply(plan["train.table"], anatomy, family, total_steps=plan["train.steps"], seed=recipe.seed)
+        loader = Loader.of(planned.data.examples["train"], family.preparer, recipe=recipe, plan=plan, ledger=ledger, world=world, rank=rank)
+        return cls(planned, family, anatomy, scope, loss_of(recipe, planned.preset, planned.data.needs), loader)
+
+    def reached(self, batch: Batch) -> tuple[set[str], float]:
+        """The public names of the tensors that one forward and backward of `batch` gives a gradient, and the loss."""
+        from multitune.tuning.step import reached
+
+        return reached(self.family, self.loss, self.scope, batch)
+
+
+def _run(recipe: Recipe, run: RunDir, started: float, *, rank: int) -> Result:
+    from multitune.deliver.artifact import save
+    from multitune.tuning.engines.accelerate import processes
+
+    ledger = Ledger(run.folder / "ledger" if rank == 0 else None)
+    planned = make_plan(recipe, ledger)
+    if rank == 0:
+        _keep_plan(planned.plan, run)
+    line = Line.start(planned, ledger=ledger, world=processes(), rank=rank)
+    judge = _judge(planned)
+    untuned = _untuned(planned, line, judge, run) if rank == 0 else {}
+    engine = catalog.find("engine", recipe.train.engine.name, recipe.train.engine.options, where="train.engine").build()
+    outcome = engine.fit(
+        loader=line.loader,
+        family=line.family,
+        scope=line.scope,
+        loss=line.loss,
+        plan=planned.plan,
+        run=run,
+        ledger=ledger,
+        watch=lambda family: judge.watch(family, planned.data.examples.get("valid")),
+    )
+    line.loader.close()
+    if rank:
+        return Result(ok=True, figures={"steps": float(outcome.step)})
+    report = judge.report(line.family, planned.data.examples["test"], name="test", untuned=untuned, ledger=ledger)
+    artifact = save(
+        line.family,
+        folder=run.folder / "artifact",
+        plan=planned.plan,
+        recipe=recipe,
+        needs=planned.data.needs,
+        scope=line.scope,
+        golden=[planned.data.examples["test"].sample(index) for index in range(min(4, len(planned.data.examples["test"])))],
+        figures=report.figures,
+    )
+    ledger.seal("end")
+    findings = (*planned.plan.findings, *outcome.findings, *report.findings, *line.scope.compare(line.family))
+    figures = {**report.figures, "steps": float(outcome.step), "seconds": time.perf_counter() - started}
+    figures |= {"parameters_moved": float(line.scope.parameters_moved), **{f"rows_{fate}": float(n) for fate, n in ledger.counts().items()}}
+    result = Result(
+        ok=all(finding.severity != Severity.ERROR for finding in findings),
+        figures=figures,
+        findings=findings,
+        paths={"run": run.folder, "artifact": artifact.folder},
+        text=_text(report.table(), outcome.summary, findings, run),
+    )
+    run.write_json("findings.json", [finding.to_json() for finding in findings])
+    run.write_json("result.json", _as_json(result))
+    return result
+
+
+def _judge(planned: Planned) -> Any:
+    from multitune.measure.evaluator import Judge
+
+    return Judge(planned.recipe, planned.preset, planned.data)
+
+
+def _untuned(planned: Planned, line: Line, judge: Any, run: RunDir) -> Mapping[str, float]:
+    """The test figures of the model before it is tuned: measured once, kept in the run."""
+    if not planned.recipe.evaluate.baselines:
+        return {}
+    kept = run.read_json("untuned.json")
+    if kept is None:
+        kept = dict(judge.plain(line.family, planned.data.examples["test"], name="test"))
+        run.write_json("untuned.json", kept)
+    return kept
+
+
+def _keep_plan(plan: Plan, run: RunDir) -> None:
+    """Write the plan before anything is spent; on resume, refuse one that would change the result.
+
+    Raises: RunError with the values that differ.
+    """
+    kept = run.read_json("plan.json")
+    if kept is not None:
+        old = from_json(kept)
+        if old.hash() != plan.hash():
+            before = {name: value.value for name, value in old.values.items() if value.binds == "bits"}
+            after = {name: value.value for name, value in plan.values.items() if value.binds == "bits"}
+            shown = "; ".join(list(differences(before, after))[:8])
+            raise RunError(str(run.folder), f"its plan no longer holds: {shown}.", "Undo the change, or start anew with --fresh.")
+    run.write_json("plan.json", plan.to_json())
+    run.write_text("plan.txt", plan.text())
+
+
+def _text(table: str, summary: str, findings: Sequence[Finding], run: RunDir) -> str:
+    lines = [table.rstrip(), "", summary, *(finding.line() for finding in findings), f"artifact: {run.folder / 'artifact'}"]
+    return "\n".join(lines)
+
+
+def _as_json(result: Result) -> dict[str, Any]:
+    return {
+        "ok": result.ok,
+        "figures": dict(result.figures),
+        "findings": [finding.to_json() for finding in result.findings],
+        "text": result.text,
+    }
+
+
+def _answer(done: Mapping[str, Any], run: RunDir) -> Result:
+    """A finished run answers from what it kept."""
+    findings = tuple(Finding(**(finding | {"severity": Severity(finding["severity"])})) for finding in done["findings"])
+    paths = {"run": run.folder, "artifact": run.folder / "artifact"}
+    text = done["text"] + "\n(this run was finished before; --fresh starts it anew)"
+    return Result(ok=done["ok"], figures=done["figures"], findings=findings, paths=paths, text=text)
