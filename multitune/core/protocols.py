@@ -8,7 +8,7 @@ No torch is imported here: `Tensor` and `Module` name torch's types without it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
@@ -274,8 +274,15 @@ class Preparer(Protocol):
     templates: what the contract hashes.
     """
 
-    def prepare(self, sample: Sample, memo: Memo) -> Mapping[str, Any]: ...
+    def prepare(self, sample: Sample, memo: Memo) -> Mapping[str, Any]:
+        """One row alone. Under `truncated` it may say, part -> number of tokens that did not fit."""
+        ...
+
     def collate(self, rows: Sequence[Mapping[str, Any]]) -> Batch: ...
+    def bucket(self, row: Mapping[str, Any]) -> Hashable:
+        """Equal for rows that pad each other in no way: the predictor groups by it, so that a row's bits depend on the row alone."""
+        ...
+
     def describe(self) -> Mapping[str, Any]: ...
 
 
@@ -288,6 +295,16 @@ class Family(Protocol):
 
     preparer: Preparer
     needs: Needs
+
+    @property
+    def towers(self) -> Mapping[str, Module]:
+        """The models of one modality by their public names: the part that each encodes (a language model: `lm`)."""
+        ...
+
+    @property
+    def public(self) -> Mapping[str, str]:
+        """Path -> public name of what lies in no tower, where the two differ: `{"model.visual_projection": "projection.image"}`."""
+        ...
 
     def encode(self, batch: Batch) -> Features: ...
     def join(self, features: Features, batch: Batch) -> Outputs: ...
@@ -314,10 +331,12 @@ class Loss(Protocol):
 
     over: `rows` (each row alone) or `pairs` (every embedding of the global batch). `weights` looks at answers only, so that it
     can be summed over the whole step before the first forward. A term's loss is its sum over its weight; terms are added with
-    `share(name)`, 1.0 by default.
+    `shares[term]`, 1.0 where it is absent. terms: their names, the same for every batch.
     """
 
     over: Literal["rows", "pairs"]
+    terms: tuple[str, ...]
+    shares: Mapping[str, float]
 
     def weights(self, batch: Batch) -> Mapping[str, float]: ...
     def sums(self, outputs: Outputs, batch: Batch) -> Mapping[str, Tensor]: ...
@@ -325,9 +344,10 @@ class Loss(Protocol):
 
 @dataclass(frozen=True)
 class Decision:
-    """What a control asks for: nothing, or a stop with its reason."""
+    """What a control asks for: nothing, a stop with its reason, or to keep this step's weights as the best so far."""
 
     stop: bool = False
+    best: bool = False
     reason: str = ""
 
 
