@@ -47,7 +47,6 @@ def summaries() -> dict[str, str]:
     return found
 
 
-
 def _no_verb() -> None:
     pass
 

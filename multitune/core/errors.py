@@ -1,19 +1,19 @@
 """Every exception that multitune raises on purpose, drawn as a tree.
 
-    MultituneError
-    ├── UserError            exit 2: what the user gave, with where, what was found, what would do
-    │   ├── RecipeError      the recipe or an override
-    │   ├── PluginError      a name that no plug-in has, or options that it does not take
-    │   ├── DataError        a table, a file, a column, a split
-    │   │   └── LossBudgetError   more rows lost than `data.max_loss` allows
-    │   ├── ModelError       a model folder, its weights, a pattern over its towers
-    │   ├── RunError         a run folder: another request, in use, unreadable
-    │   └── ArtifactError    an artifact that does not verify
-    └── Fault                exit 3: the machine or the numbers
-        ├── NonFiniteError   a loss or a gradient that is not finite; names the samples
-        ├── StateError       no checkpoint verifies
-        └── HungError        exit 75: something stopped answering; try again
-    Stopped (BaseException)  exit 130 or 143: Ctrl-C or SIGTERM, after a checkpoint
+MultituneError
+├── UserError            exit 2: what the user gave, with where, what was found, what would do
+│   ├── RecipeError      the recipe or an override
+│   ├── PluginError      a name that no plug-in has, or options that it does not take
+│   ├── DataError        a table, a file, a column, a split
+│   │   └── LossBudgetError   more rows lost than `data.max_loss` allows
+│   ├── ModelError       a model folder, its weights, a pattern over its towers
+│   ├── RunError         a run folder: another request, in use, unreadable
+│   └── ArtifactError    an artifact that does not verify
+└── Fault                exit 3: the machine or the numbers
+    ├── NonFiniteError   a loss or a gradient that is not finite; names the samples
+    ├── StateError       no checkpoint verifies
+    └── HungError        exit 75: something stopped answering; try again
+Stopped (BaseException)  exit 130 or 143: Ctrl-C or SIGTERM, after a checkpoint
 """
 
 from __future__ import annotations

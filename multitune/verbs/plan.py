@@ -141,13 +141,20 @@ def _proof(planned: Planned) -> Result:
         "a row's prediction does not depend on its neighbours": alone,
     }
     findings = tuple(
-        Finding("not-proven", Severity.ERROR, "plan --prove", f"does not hold: {text}.", evidence={"silent": silent[:5], "extra": extra[:5]})
+        Finding(
+            "not-proven", Severity.ERROR, "plan --prove", f"does not hold: {text}.", evidence={"silent": silent[:5], "extra": extra[:5]}
+        )
         for text, holds in checks.items()
         if not holds
     )
     text = "proof\n" + "\n".join(f"  {'holds' if holds else 'FAILS'}: {name}" for name, holds in checks.items())
     text += f"\n  first micro-batch of {len(batch)} rows: read {read - started:.2f} s, forward and backward {ran - read:.2f} s, loss {loss:.4f}\n"
-    figures = {"proof/loss": loss, "proof/seconds_read": read - started, "proof/seconds_step": ran - read, "proof/holds": float(not findings)}
+    figures = {
+        "proof/loss": loss,
+        "proof/seconds_read": read - started,
+        "proof/seconds_step": ran - read,
+        "proof/holds": float(not findings),
+    }
     return Result(ok=not findings, figures=figures, findings=findings, text=text)
 
 

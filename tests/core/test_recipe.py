@@ -1,0 +1,111 @@
+"""Recipes: what is read, what is refused, and in which words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from multitune.core.errors import RecipeError
+from multitune.core.recipe import differences, make_recipe, parse_yaml, read_recipe, steps_of
+
+
+def small(**changes: Any) -> dict[str, Any]:
+    data = {"source": "digits", "parts": {"image": "image", "label": "category"}, "answers": ["label"]}
+    return {"name": "x", "task": "classification", "data": data} | changes
+
+
+def test_a_component_may_be_just_its_name() -> None:
+    recipe = make_recipe(small(strategy="lora"))
+    assert recipe.strategy == make_recipe(small(strategy={"name": "lora"})).strategy
+
+
+def test_an_override_turns_a_short_component_into_one_with_options() -> None:
+    recipe = make_recipe(small(strategy="lora"), ["strategy.rank=4", "data.parts.image.column=scan"])
+    assert recipe.strategy.options == {"rank": 4}
+    assert recipe.data.parts["image"].column == "scan"
+
+
+def test_yaml_is_1_2_core() -> None:
+    found = parse_yaml("rate: 1e-4\ncountry: no\nday: 2020-01-01\n", where="x")
+    assert found == {"rate": 1e-4, "country": "no", "day": "2020-01-01"}
+
+
+def test_the_request_holds_only_what_was_stated() -> None:
+    assert "train" not in make_recipe(small()).request()
+    assert make_recipe(small(), ["train.lr=0.1"]).request()["train"] == {"lr": 0.1}
+
+
+def test_the_same_request_has_the_same_hash_in_whatever_order_it_is_written() -> None:
+    one = small()
+    other = dict(reversed(list(small().items())))
+    assert make_recipe(one).request_hash() == make_recipe(other).request_hash()
+    assert make_recipe(one).request_hash() != make_recipe(one, ["seed=1"]).request_hash()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "where", "words"),
+    [
+        (["train.lrr=3"], "train.lrr", 'Did you mean "lr"?'),
+        (["dta.source=x"], "dta", 'Did you mean "data"?'),
+        (["train.lr=fast"], "train.lr", "valid number"),
+        (["train.lr"], "override", "key=value"),
+        (["data.split.train=0.5"], "data.split", "should be 1"),
+        (["data.answers=[colour]"], "data", 'the answer "colour" is no part'),
+        (["train.warmup=x%"], "train.warmup", '"50%"'),
+        (["name=../up"], "name", "letters, digits"),
+        (["train.early_stop={patience: 3}"], "train.early_stop.metric", "missing"),
+    ],
+)
+def test_a_mistake_is_told_with_its_place_and_what_would_do(overrides: list[str], where: str, words: str) -> None:
+    with pytest.raises(RecipeError) as told:
+        make_recipe(small(), overrides)
+    assert where in str(told.value)
+    assert words in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: 1\na: 2\n", "line 2"),
+        ("a: &x [1]\nb: *x\n", "alias"),
+        ("a: !!python/object/apply:os.system [touch canary]\n", "tag"),
+        ("a: [1\n", "line"),
+        ("[" * 60 + "]" * 60, "nested"),
+    ],
+)
+def test_yaml_that_is_damaged_or_dangerous_is_refused(text: str, words: str) -> None:
+    with pytest.raises(RecipeError, match=words):
+        parse_yaml(text, where="recipe.yaml")
+
+
+def test_a_file_that_is_not_there_too_large_or_not_text_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="no such file"):
+        read_recipe(tmp_path / "missing.yaml")
+    large = tmp_path / "large.yaml"
+    large.write_bytes(b"#" * (1 << 21))
+    with pytest.raises(RecipeError, match="bytes"):
+        read_recipe(large)
+    binary = tmp_path / "binary.yaml"
+    binary.write_bytes(b"name: \xff\xfe\n")
+    with pytest.raises(RecipeError, match="UTF-8"):
+        read_recipe(binary)
+
+
+@pytest.mark.parametrize("value", ["builtins.exec", "os.system\nimport os", "../../etc", "{{7*7}}", "$(touch canary)"])
+def test_a_component_name_is_only_ever_looked_up(value: str, tmp_path: Path) -> None:
+    from multitune.core import catalog
+    from multitune.core.errors import PluginError
+
+    with pytest.raises(PluginError, match="not known"):
+        catalog.find("loss", value)
+
+
+def test_differences_name_every_changed_value() -> None:
+    assert list(differences({"a": 1, "b": {"c": 2}}, {"a": 1, "b": {"c": 3}, "d": 4})) == ["b.c: 2 -> 3", "d: None -> 4"]
+
+
+@pytest.mark.parametrize(("value", "steps"), [(7, 7), ("50%", 5), ("0%", 0), ("100%", 10)])
+def test_steps_are_a_count_or_a_share(value: int | str, steps: int) -> None:
+    assert steps_of(value, total=10) == steps
