@@ -233,12 +233,15 @@ class Modality(Protocol):
     """`build(options) -> Modality`: which formats it takes, how it is decoded, made up and checked; it never sees a processor.
 
     towers: names of Transformers' `input_modalities` that accept it (`image`, `text`, `audio` ...); empty for answers only.
-    media: whether a value in a table is a path (or bytes) that the decode gate must open.
+    media: whether a value in a table is a path (or bytes) that the decode gate must open. max_bytes: of such a file.
+    magic: format -> (offset, bytes) pairs that a file of that format holds; the gate takes no other.
     """
 
     name: str
     media: bool
     towers: tuple[str, ...]
+    max_bytes: int
+    magic: Mapping[str, tuple[tuple[int, bytes], ...]]
 
     def decode(self, value: Any) -> Any:
         """Text or bytes of a cell -> the value as `Part` describes it. Raises ValueError saying what was found."""

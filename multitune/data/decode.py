@@ -1,0 +1,86 @@
+"""The one decode gate: whatever a model is to see passes here, for check, train, evaluate, predict and serve alike.
+
+A medium is a regular file or bytes, no larger than its modality allows, of a format that its first bytes prove. What comes
+out is a decoded part or a `BadPart`; never something half decoded, and never a word about where the machine keeps its files.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import stat
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from multitune.core import catalog
+from multitune.core.errors import DataError
+from multitune.core.protocols import Media, Modality, Part
+
+_LEAKS = re.compile(r"<[^<>]*>|0x[0-9a-fA-F]{4,}|(?<![\w.])/(?:[^\s'\"]+/)+[^\s'\"]*")
+
+
+class BadPart(DataError):
+    """A part that cannot be used: `part` is the part itself, `cause` why, `name` its name where it was known."""
+
+    def __init__(self, part: Part, cause: str, name: str = "") -> None:
+        self.part, self.cause, self.name = part, _LEAKS.sub("...", cause)[:300], name
+        super().__init__(name or part.modality, f"{self.cause}.")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (replace(self.part, value=None), self.cause, self.name)
+
+    def named(self, parts: Mapping[str, Part]) -> str:
+        """The name of the part among the parts of its sample; empty where it is none of these."""
+        return self.name or next((name for name, part in parts.items() if part is self.part), "")
+
+
+@functools.cache
+def modality(name: str) -> Modality:
+    """The modality of that name, with its default options."""
+    return catalog.find("modality", name).build()
+
+
+def opened(part: Part) -> Part:
+    """The part decoded and checked; a part that is decoded already is checked the same way.
+
+    Raises: BadPart with the cause.
+    """
+    kind = modality(part.modality)
+    try:
+        value = kind.decode(_bytes(part.value, kind) if isinstance(part.value, Media) else part.value)
+    except (ValueError, OSError) as error:
+        raise BadPart(part, _cause(error)) from None
+    return Part(part.modality, value, part.span)
+
+
+def _bytes(media: Media, kind: Modality) -> bytes:
+    data = media.data if media.data is not None else _read(media, kind.max_bytes)
+    if len(data) > kind.max_bytes:
+        raise ValueError(f"is {len(data):,} bytes; at most {kind.max_bytes:,} are taken")
+    if not data:
+        raise ValueError("is empty (0 bytes)")
+    if not any(all(data[at : at + len(magic)] == magic for at, magic in marks) for marks in kind.magic.values()):
+        raise ValueError(f"is none of {', '.join(kind.magic)} (it begins with {data[:8]!r})")
+    return data
+
+
+def _read(media: Media, max_bytes: int) -> bytes:
+    if media.path is None:
+        raise ValueError("has neither file nor bytes")
+    status = os.stat(media.path)  # before open: opening a pipe or a device would wait for it
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError(f"{media.path.name} is not a regular file")
+    if status.st_size > max_bytes:
+        raise ValueError(f"{media.path.name} is {status.st_size:,} bytes; at most {max_bytes:,} are taken")
+    with open(media.path, "rb", buffering=0) as stream:
+        return stream.read(max_bytes + 1) or b""
+
+
+def _cause(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return f"there is no file {os.path.basename(str(error.filename))}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{os.path.basename(str(error.filename or 'the file'))} cannot be read ({error.strerror})"
+    return str(error)

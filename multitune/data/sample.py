@@ -1,0 +1,121 @@
+"""One way from a mapping to a Sample: a row of a table, a dict given to `predict`, and later a request to a server."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from multitune.core.protocols import Media, Part, Sample, Sound
+from multitune.core.recipe import PartSpec
+from multitune.data.decode import BadPart, modality
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|data:")
+
+
+def sample(
+    mapping: Mapping[str, Any],
+    parts: Mapping[str, str | PartSpec],
+    *,
+    id: str,
+    root: Path | None = None,
+    group: str = "",
+    source: str = "",
+) -> Sample:
+    """The sample in a mapping of columns, its media not yet opened.
+
+    parts: name -> modality, or the recipe's spec (which may name another column). Absent parts are simply not there.
+    A medium is a path (str or Path), bytes, a PIL picture, an array, a `Sound` or (wave, rate), or a dict {bytes, path} or
+    {array, sampling_rate}. root: what relative paths are relative to and may not leave; without it, the working folder.
+    Text columns all stay in `columns`; the columns `start` and `end`, where both are numbers, give media their span.
+
+    Raises: BadPart for a value that cannot be that part, such as a URL.
+    """
+    span = _span(mapping)
+    made: dict[str, Part] = {}
+    for name, spec in parts.items():
+        kind, column = (spec, name) if isinstance(spec, str) else (spec.modality, spec.column or name)
+        value = mapping.get(column)
+        if is_absent(value):
+            continue
+        try:
+            made[name] = Part(kind, _medium(value, root), span) if modality(kind).media else Part(kind, _plain(kind, value))
+        except ValueError as error:
+            raise BadPart(Part(kind, None), str(error), name) from None
+    columns = {name: value for name, value in mapping.items() if isinstance(value, str)}
+    return Sample(id=id, parts=made, group=group, source=source, columns=columns)
+
+
+def is_absent(value: Any) -> bool:
+    """Whether a cell holds nothing: None, or text of white space alone."""
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
+def cell(value: Any) -> Any:
+    """A cell of rows in memory as a table would hold it: plain scalars as text, media as they are, None where absent."""
+    if isinstance(value, str):
+        return value or None
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return repr(value)
+    return value
+
+
+def _plain(kind: str, value: Any) -> Any:
+    return modality(kind).decode(value if isinstance(value, bytes) else cell(value))
+
+
+def _medium(value: Any, root: Path | None) -> Any:
+    if isinstance(value, Mapping):
+        value = _from_mapping(value)
+    if isinstance(value, str | Path):
+        return _from_path(str(value), root)
+    if isinstance(value, bytes | bytearray | memoryview):
+        data = bytes(value)
+        return Media(key=f"bytes:{hashlib.blake2b(data, digest_size=16).hexdigest()}", data=data)
+    return value
+
+
+def _from_mapping(value: Mapping[str, Any]) -> Any:
+    if value.get("bytes") is not None:
+        return value["bytes"]
+    if "array" in value and "sampling_rate" in value:
+        return Sound(np.asarray(value["array"]), value["sampling_rate"])
+    if value.get("path") is not None:
+        return value["path"]
+    raise ValueError("found a mapping without bytes, path or array")
+
+
+def _from_path(text: str, root: Path | None) -> Media:
+    if _URL.match(text):
+        raise ValueError("is a URL; nothing is fetched: download it and give the file's path")
+    if "\0" in text:
+        raise ValueError("is a path with NUL in it")
+    place = os.path.normpath(os.path.join(root, text)) if root is not None else os.path.abspath(text)
+    if root is not None and not os.path.isabs(text) and os.path.commonpath([place, root]) != str(root):
+        raise ValueError("is a path that leaves the table's folder; give an absolute path, or move the file")
+    try:
+        status = os.stat(place)
+        key = f"{place}|{status.st_size}|{status.st_mtime_ns}|{status.st_ino}"
+    except (OSError, ValueError):
+        key = place  # the decode gate says that it is not there
+    return Media(key=key, path=Path(place))
+
+
+def _span(mapping: Mapping[str, Any]) -> tuple[float, float] | None:
+    if "start" not in mapping or "end" not in mapping:
+        return None
+    numbers = modality("number")
+    try:
+        start, end = numbers.decode(cell(mapping["start"])), numbers.decode(cell(mapping["end"]))
+    except ValueError:
+        return None
+    return (start, end) if start <= end else None
