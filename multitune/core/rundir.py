@@ -98,9 +98,7 @@ def _claim(path: Path, request: Mapping[str, Any], request_hash: str) -> None:
         if old_hash != request_hash:
             lines = list(differences(old, request))[:8]
             shown = "; ".join(lines) or "the data in memory"
-            raise RunError(
-                str(path), f"belongs to another request: {shown}.", "Choose another folder with --run, or --fresh to move it aside."
-            )
+            raise RunError(str(path), f"belongs to another request: {shown}.", "Choose another with --run, or --fresh to move it aside.")
         return
     others = [entry.name for entry in path.iterdir() if not entry.name.startswith(".")]
     if others:
