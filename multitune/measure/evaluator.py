@@ -1,0 +1,217 @@
+"""Measures a predictor on a split: streams rows through it, keeps counts, gives flat figures with intervals.
+
+It asks the same `predict` that the verb predict and a server ask, so what is measured is what is used. Figures are named
+`test/accuracy`, with several answers `test/<answer>/accuracy`; a variant stands before the answer: `test/majority/...`,
+`test/untuned/...`, `test/without_<part>/...`, `test/shuffled_<part>/...`, `test/source/<name>/...`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from math import isfinite
+from typing import Protocol
+
+import numpy as np
+
+from multitune.core.errors import DataError, LossBudgetError, ModelError, NonFiniteError
+from multitune.core.finding import Finding, Severity
+from multitune.core.ledger import Ledger
+from multitune.core.protocols import Category, Embedding, Needs, Number, Prediction, Predictor, Sample, TaskPreset
+from multitune.core.randomness import derive, generator
+from multitune.core.recipe import EvaluateSpec
+from multitune.data.decode import BadPart
+from multitune.data.sample import named
+from multitune.measure.report import Report, judge
+from multitune.measure.tally import Named, Question, Tally, questions
+
+
+class Examples(Protocol):
+    """The rows of a split, as `data.split` gives them."""
+
+    @property
+    def ids(self) -> Sequence[str]: ...
+    def __len__(self) -> int: ...
+    def sample(self, index: int) -> Sample: ...
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """What is measured, and how; made once, asked for every split.
+
+    seed: of the intervals and of shuffled parts. ledger: takes down the rows that cannot be read. max_loss: the share of them that is
+    still fine. tell: called with rows done and all rows, for a progress bar.
+
+    Raises: RecipeError or PluginError, when made, for a metric that does not exist or that no answer fits.
+    """
+
+    spec: EvaluateSpec
+    preset: TaskPreset
+    needs: Needs
+    seed: int = 0
+    ledger: Ledger = field(default_factory=Ledger)
+    max_loss: float = 1.0
+    tell: Callable[[int, int], None] = lambda done, total: None
+    questions: tuple[Question, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "questions", tuple(questions(self.spec, self.preset, self.needs)))
+
+    def evaluate(
+        self,
+        predictor: Predictor,
+        examples: Examples,
+        *,
+        name: str = "test",
+        intervals: bool = True,
+        baselines: bool = False,
+        ablations: bool = False,
+        keep: bool = False,
+    ) -> Report:
+        """The figures of every row that can be read, and what they say about themselves.
+
+        baselines: majority, mean or chance. ablations: for models that answer from several parts, each left out and each taken from
+        another row. keep: the predictions come with the report.
+
+        Raises: LossBudgetError if more rows than `max_loss` cannot be read; NonFiniteError naming a row.
+        """
+        tally, kept, read = Tally(self.questions), list[Prediction](), list[int]()
+        for index, sample, prediction in self._answered(predictor, examples, range(len(examples))):
+            tally.update(sample, prediction)
+            read.append(index)
+            if keep:
+                kept.append(prediction)
+        draws, seed = self.spec.intervals if intervals else 0, derive(self.seed, "intervals")
+        own = list(tally.figures(draws=draws, seed=seed))
+        figures = {"rows": float(len(read)), "rows_lost": float(len(examples) - len(read))}
+        figures |= {f"rows_without_{answer}": float(count) for answer, count in sorted(tally.unanswered.items())}
+        figures |= _flat(own) | _flat(tally.sources(draws=draws, seed=seed))
+        if baselines:
+            figures |= _flat(tally.baselines())
+        findings: list[Finding] = []
+        if ablations and self.needs.answers and len(self.needs.parts) > 1:
+            figures |= _flat(self._ablated(predictor, examples, read, findings))
+        report = Report(
+            name=name,
+            rows=len(read),
+            figures={f"{name}/{key}": value for key, value in figures.items()},
+            primary={f"{name}/{one.name}": one.better for one in own if one.primary},
+            details=tally.tables(),
+            predictions=tuple(kept),
+        )
+        return replace(report, findings=(*judge(report), *findings))
+
+    def watch(self, predictor: Predictor, examples: Examples, *, name: str = "valid") -> dict[str, float]:
+        """The cheap evaluation of the training loop: `valid/...` figures, no intervals, no classes, no counts."""
+        report = self.evaluate(predictor, examples, name=name, intervals=False)
+        return {key: value for key, value in report.figures.items() if not key.startswith(f"{name}/rows") and "/class/" not in key}
+
+    def untuned(self, predictor: Predictor, examples: Examples, *, name: str = "test") -> dict[str, float]:
+        """The figures of the model before it was tuned, as `test/untuned/...`, to stand beside its own (`Report.beside`)."""
+        found = self.watch(predictor, examples, name=name)
+        return {f"{name}/untuned/{key.removeprefix(f'{name}/')}": value for key, value in found.items() if f"{name}/source/" not in key}
+
+    def _answered(
+        self, predictor: Predictor, examples: Examples, indices: Sequence[int], change: Callable[[int, Sample], Sample] | None = None
+    ) -> Iterator[tuple[int, Sample, Prediction]]:
+        """Rows that can be read with their predictions, in order, a chunk in memory at a time."""
+        lost = 0
+        for start in range(0, len(indices), self.spec.batch_size):
+            here = indices[start : start + self.spec.batch_size]
+            read = [(index, sample) for index in here if (sample := self._read(examples, index)) is not None]
+            asked = [sample if change is None else change(index, sample) for index, sample in read]
+            given = self._predict(predictor, asked)
+            for (index, sample), prediction in zip(read, given, strict=True):
+                if prediction is not None:
+                    yield index, sample, _finite(prediction)
+            lost += len(here) - sum(prediction is not None for prediction in given)
+            if lost > self.max_loss * len(indices):
+                raise LossBudgetError(
+                    "data.max_loss",
+                    f"{lost} of {len(indices)} rows cannot be read, over the share {self.max_loss:g}.",
+                    "Mend the rows that the ledger names, or raise data.max_loss.",
+                )
+            self.tell(start + len(here), len(indices))
+
+    def _read(self, examples: Examples, index: int) -> Sample | None:
+        try:
+            return examples.sample(index)
+        except BadPart as bad:
+            self.ledger.record(id=examples.ids[index], fate="quarantined", cause=bad.cause)
+            return None
+
+    def _predict(self, predictor: Predictor, samples: Sequence[Sample]) -> list[Prediction | None]:
+        """Predictions; None for a row that cannot be read, found by halving (a row's bits do not depend on its neighbours)."""
+        try:
+            return list(predictor.predict(samples)) if samples else []
+        except BadPart as bad:
+            if len(samples) > 1:
+                middle = len(samples) // 2
+                return self._predict(predictor, samples[:middle]) + self._predict(predictor, samples[middle:])
+            row = samples[0]
+            self.ledger.record(id=row.id, fate="quarantined", part=named(row.parts, bad), cause=bad.cause, source=row.source)
+            return [None]
+
+    def _ablated(self, predictor: Predictor, examples: Examples, read: Sequence[int], findings: list[Finding]) -> Iterator[Named]:
+        for part in self.needs.parts:
+            for variant, change in ((f"without_{part}", _without(part)), (f"shuffled_{part}", self._shuffled(examples, read, part))):
+                tally = Tally(self.questions)
+                try:
+                    for _, sample, prediction in self._answered(predictor, examples, read, change):
+                        tally.update(sample, prediction)
+                except (ModelError, DataError) as error:
+                    message = f"cannot be measured: {error.found}"
+                    findings.append(Finding("no-ablation", Severity.INFO, variant, message))
+                    continue
+                for found in tally.figures(draws=0, seed=0):
+                    if found.primary:
+                        yield replace(found, name=f"{variant}/{found.name}")
+
+    def _shuffled(self, examples: Examples, read: Sequence[int], part: str) -> Callable[[int, Sample], Sample]:
+        """Give each row the part of another row, by one cycle through all of them: no row keeps its own."""
+        order = [read[place] for place in generator(self.seed, "shuffle", part).permutation(len(read))]
+        donor = dict(zip(order, [*order[1:], *order[:1]], strict=True))
+
+        def change(index: int, sample: Sample) -> Sample:
+            taken = examples.sample(donor[index]).parts.get(part)
+            rest = {name: value for name, value in sample.parts.items() if name != part}
+            return replace(sample, parts=rest if taken is None else rest | {part: taken})
+
+        return change
+
+
+def _without(part: str) -> Callable[[int, Sample], Sample]:
+    def change(index: int, sample: Sample) -> Sample:
+        return replace(sample, parts={name: value for name, value in sample.parts.items() if name != part})
+
+    return change
+
+
+def _flat(found: Iterable[Named]) -> dict[str, float]:
+    """Figures by name, an interval as `<name>/low` and `<name>/high`."""
+    flat: dict[str, float] = {}
+    for one in found:
+        flat[one.name] = one.figure.value
+        if one.figure.drawn:
+            flat |= {f"{one.name}/low": one.figure.low, f"{one.name}/high": one.figure.high}
+    return flat
+
+
+def _finite(prediction: Prediction) -> Prediction:
+    """The prediction itself.
+
+    Raises: NonFiniteError if one of its numbers is not finite.
+    """
+    for name, given in prediction.answers.items():
+        match given:
+            case Category():
+                fine = all(map(isfinite, given.scores.values()))
+            case Number():
+                fine = isfinite(given.value)
+            case Embedding():
+                fine = bool(np.isfinite(given.value).all())
+            case _:
+                fine = isfinite(given.score)
+        if not fine:
+            raise NonFiniteError(f'evaluate: the model\'s "{name}" for row {prediction.id} is not finite')
+    return prediction

@@ -1,0 +1,142 @@
+"""Counts while rows stream by: every metric of every answer, on all rows and on those of each source."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from multitune.core import catalog
+from multitune.core.catalog import Plugin
+from multitune.core.errors import DataError, RecipeError, one_of
+from multitune.core.protocols import AnswerNeed, Figure, Metric, Needs, Prediction, Sample, TaskPreset
+from multitune.core.recipe import EvaluateSpec
+
+
+@dataclass(frozen=True)
+class Question:
+    """One metric that one answer is judged by; `answer` is empty for a model without answers.
+
+    prefix: stands before the metric's figures: `<answer>/` where there are several answers.
+    """
+
+    plugin: Plugin
+    answer: str
+    need: AnswerNeed
+    prefix: str
+
+    def ask(self) -> Metric:
+        """A fresh metric."""
+        metric: Metric = self.plugin.build(self.answer, self.need)
+        return metric
+
+
+@dataclass(frozen=True)
+class Named:
+    """A figure under its name within the split, `<answer>/accuracy`; whether it is its metric's primary one, and how it is better."""
+
+    name: str
+    figure: Figure
+    primary: bool
+    better: str
+
+
+class Tally:
+    """Metrics that are fed row by row; keeps what they keep and nothing else."""
+
+    def __init__(self, questions: Sequence[Question]) -> None:
+        self.questions = questions
+        self.unanswered: Counter[str] = Counter()
+        self._all = [question.ask() for question in questions]
+        self._of_source: dict[str, list[Metric]] = {}
+
+    def update(self, sample: Sample, prediction: Prediction) -> None:
+        """Feed one row to every metric; counts the answers that it lacks."""
+        truth = truth_of(sample, {question.answer for question in self.questions})
+        self.unanswered.update({question.answer for question in self.questions if question.answer and question.answer not in truth})
+        if sample.source not in self._of_source:
+            self._of_source[sample.source] = [question.ask() for question in self.questions]
+        for metric in (*self._all, *self._of_source[sample.source]):
+            metric.update(prediction, truth)
+
+    def figures(self, *, draws: int, seed: int) -> Iterator[Named]:
+        """The figures of all rows."""
+        return _named(self.questions, self._all, draws=draws, seed=seed)
+
+    def sources(self, *, draws: int, seed: int) -> Iterator[Named]:
+        """The primary figures of each source, `source/<name>/...`; nothing where there is one source only."""
+        if len(self._of_source) < 2:
+            return
+        for source, metrics in sorted(self._of_source.items()):
+            for question, metric in zip(self.questions, metrics, strict=True):
+                try:
+                    found = [named for named in _named([question], [metric], draws=draws, seed=seed) if named.primary]
+                except DataError:  # a source need not have the columns that a metric asks for; that none has them is told by `figures`
+                    continue
+                yield from (Named(f"source/{source}/{named.name}", named.figure, True, named.better) for named in found)
+
+    def baselines(self) -> Iterator[Named]:
+        """What a model that looks at nothing reaches: `majority/...`, `mean/...`, `chance/...`."""
+        for question, metric in zip(self.questions, self._all, strict=True):
+            for figure in metric.baseline():
+                kind, _, rest = figure.name.partition("/")
+                yield Named(f"{kind}/{question.prefix}{rest}", figure, False, metric.better)
+
+    def tables(self) -> dict[str, Sequence[Sequence[str]]]:
+        """The metrics' tables: `confusion`, with several answers `<answer>/confusion`."""
+        found: dict[str, Sequence[Sequence[str]]] = {}
+        for question, metric in zip(self.questions, self._all, strict=True):
+            found |= {f"{question.prefix}{name}": rows for name, rows in metric.tables().items()}
+        return found
+
+
+def questions(spec: EvaluateSpec, preset: TaskPreset, needs: Needs) -> Iterator[Question]:
+    """Each answer with the metrics that judge it: those of the recipe, else the task's.
+
+    Raises: RecipeError for a metric that no answer fits; PluginError for one that does not exist.
+    """
+    answers = needs.answers or {"": AnswerNeed(modality="")}
+    several = len(answers) > 1
+    wanted: list[tuple[str, Plugin, str]] = []
+    for place, component in enumerate(spec.metrics):
+        plugin = _found(component.name, component.options, spec, f"evaluate.metrics.{place}")
+        serves: tuple[str, ...] = plugin.module.SERVES
+        fitting = [answer for answer, need in answers.items() if need.modality in serves]
+        if not fitting:
+            told = one_of(f"{name} ({need.modality})" for name, need in needs.answers.items())
+            found = f'"{component.name}" judges {one_of(serves) if any(serves) else "embeddings"}; the answers are {told}.'
+            raise RecipeError(f"evaluate.metrics.{place}", found, "Choose another metric, or leave evaluate.metrics out.")
+        wanted += [(answer, plugin, component.name) for answer in fitting]
+    if not spec.metrics:
+        for answer, need in answers.items():
+            names = preset.metrics.get(need.modality, ())
+            if not names:
+                raise RecipeError("task", f'has no metric for an answer of modality "{need.modality}".', "Name one in evaluate.metrics.")
+            wanted += [(answer, _found(name, {}, spec, "evaluate"), name) for name in names]
+    for answer, plugin, _ in wanted:
+        yield Question(plugin, answer, answers[answer], f"{answer}/" if several else "")
+
+
+def truth_of(sample: Sample, answers: set[str]) -> Mapping[str, Any]:
+    """A row's text columns and its parts that are text, category or number; an answer comes from its part only."""
+    columns = {name: value for name, value in sample.columns.items() if name not in answers}
+    return columns | {name: part.value for name, part in sample.parts.items() if isinstance(part.value, str | int | float)}
+
+
+def _found(name: str, options: Mapping[str, Any], spec: EvaluateSpec, where: str) -> Plugin:
+    module = catalog.load("metric", name) if name in catalog.names("metric") else None
+    takes_match = module is not None and "match" in module.Options.model_fields
+    return catalog.find("metric", name, {"match": spec.match} | dict(options) if takes_match else options, where=where)
+
+
+def _named(questions: Sequence[Question], metrics: Sequence[Metric], *, draws: int, seed: int) -> Iterator[Named]:
+    seen: set[str] = set()
+    for question, metric in zip(questions, metrics, strict=True):
+        for figure in metric.compute(draws=draws, seed=seed):
+            name = f"{question.prefix}{figure.name}"
+            if name in seen:
+                raise RecipeError("evaluate.metrics", f'two metrics give the figure "{name}".', "Keep one of the two.")
+            seen.add(name)
+            last = figure.name.rpartition("/")[2] == metric.primary and not figure.name.startswith("class/")
+            yield Named(name, figure, last, metric.better)
