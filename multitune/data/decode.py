@@ -10,30 +10,29 @@ import functools
 import os
 import re
 import stat
-from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from multitune.core import catalog
 from multitune.core.errors import DataError
-from multitune.core.protocols import Media, Modality, Part
+from multitune.core.protocols import Media, Modality, Part, Sample
 
 _LEAKS = re.compile(r"<[^<>]*>|0x[0-9a-fA-F]{4,}|(?<![\w.])/(?:[^\s'\"]+/)+[^\s'\"]*")
 
 
 class BadPart(DataError):
-    """A part that cannot be used: `part` is the part itself, `cause` why, `name` its name where it was known."""
+    """A part that cannot be used: `part` is its name where that is known, else its modality; `cause` says why."""
 
-    def __init__(self, part: Part, cause: str, name: str = "") -> None:
-        self.part, self.cause, self.name = part, _LEAKS.sub("...", cause)[:300], name
-        super().__init__(name or part.modality, f"{self.cause}.")
+    def __init__(self, part: str, cause: str, at: Part | None = None) -> None:
+        self.part, self.cause, self._at = part, _LEAKS.sub("...", cause)[:300], at
+        super().__init__(part, f"{self.cause}.")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (replace(self.part, value=None), self.cause, self.name)
+        return type(self), (self.part, self.cause)
 
-    def named(self, parts: Mapping[str, Part]) -> str:
-        """The name of the part among the parts of its sample; empty where it is none of these."""
-        return self.name or next((name for name, part in parts.items() if part is self.part), "")
+    def named(self, sample: Sample) -> BadPart:
+        """The same with the part's name in its sample, where it is one of the sample's."""
+        found = (name for name, part in sample.parts.items() if part is self._at)
+        return BadPart(next(found, self.part), self.cause)
 
 
 @functools.cache
@@ -45,14 +44,24 @@ def modality(name: str) -> Modality:
 def opened(part: Part) -> Part:
     """The part decoded and checked; a part that is decoded already is checked the same way.
 
-    Raises: BadPart with the cause.
+    Raises: BadPart with the cause, and the modality for a name: a part does not know its own.
     """
     kind = modality(part.modality)
     try:
         value = kind.decode(_bytes(part.value, kind) if isinstance(part.value, Media) else part.value)
     except (ValueError, OSError) as error:
-        raise BadPart(part, _cause(error)) from None
+        raise BadPart(part.modality, _cause(error), part) from None
     return Part(part.modality, value, part.span)
+
+
+def readable(sample: Sample) -> str:
+    """Why a sample's parts cannot all be decoded, `part: cause`; empty where they can."""
+    for name, part in sample.parts.items():
+        try:
+            opened(part)
+        except BadPart as error:
+            return f"{name}: {error.cause}"
+    return ""
 
 
 def _bytes(media: Media, kind: Modality) -> bytes:

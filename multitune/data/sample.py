@@ -46,7 +46,7 @@ def sample(
         try:
             made[name] = Part(kind, _medium(value, root), span) if modality(kind).media else Part(kind, _plain(kind, value))
         except ValueError as error:
-            raise BadPart(Part(kind, None), str(error), name) from None
+            raise BadPart(name, str(error)) from None
     columns = {name: value for name, value in mapping.items() if isinstance(value, str)}
     return Sample(id=id, parts=made, group=group, source=source, columns=columns)
 
