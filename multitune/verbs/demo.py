@@ -60,17 +60,14 @@ def build(options: Options) -> Result:
         figures |= _row(name, result)
         low, high = result.figures["test/accuracy/low"], result.figures["test/accuracy/high"]
         moved = int(result.figures["parameters_moved"])
-        say(
-            f"  {title:<34} {result.figures['test/accuracy']:>8.3f}  {low:.3f} to {high:.3f}   {result.figures['seconds']:>7.1f}  {moved:>11,}"
-        )
+        score, seconds = result.figures["test/accuracy"], result.figures["seconds"]
+        say(f"  {title:<34} {score:>8.3f}  {low:.3f} to {high:.3f}   {seconds:>7.1f}  {moved:>11,}")
     say("")
     for line in (*_caption(options, figures), *_retrieval(options, figures)):
         say(line)
     figures["seconds"] = _seconds_since_start()
     say("")
-    say(
-        f"{figures['seconds']:.0f} s in all. The runs are in {options.run}; `multitune evaluate {options.run / 'full'}` measures one again."
-    )
+    say(f"{figures['seconds']:.0f} s in all. The runs are in {options.run}; measure one again: multitune evaluate {options.run / 'full'}")
     return Result(ok=True, figures=figures, paths={"runs": options.run})
 
 

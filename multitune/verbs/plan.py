@@ -140,15 +140,14 @@ def _proof(planned: Planned) -> Result:
         "nothing else gets one": not extra,
         "a row's prediction does not depend on its neighbours": alone,
     }
+    evidence = {"silent": silent[:5], "extra": extra[:5]}
     findings = tuple(
-        Finding(
-            "not-proven", Severity.ERROR, "plan --prove", f"does not hold: {text}.", evidence={"silent": silent[:5], "extra": extra[:5]}
-        )
+        Finding("not-proven", Severity.ERROR, "plan --prove", f"does not hold: {text}.", evidence=evidence)
         for text, holds in checks.items()
         if not holds
     )
     text = "proof\n" + "\n".join(f"  {'holds' if holds else 'FAILS'}: {name}" for name, holds in checks.items())
-    text += f"\n  first micro-batch of {len(batch)} rows: read {read - started:.2f} s, forward and backward {ran - read:.2f} s, loss {loss:.4f}\n"
+    text += f"\n  first micro-batch, {len(batch)} rows: read {read - started:.2f} s, both passes {ran - read:.2f} s, loss {loss:.4f}\n"
     figures = {
         "proof/loss": loss,
         "proof/seconds_read": read - started,

@@ -71,9 +71,8 @@ def _verify(options: Options, folder: Path) -> Result:
         same = ended.bits == whole.bits
         equal &= same
         word = "the same bits" if same else "OTHER BITS"
-        lines.append(
-            f"kill {number + 1}: killed after step {target}, resumed from step {resumed}, ended at {ended.steps}: {word} ({ended.bits[:12]})"
-        )
+        told = f"killed after step {target}, resumed from step {resumed}, ended at {ended.steps}"
+        lines.append(f"kill {number + 1}: {told}: {word} ({ended.bits[:12]})")
         print(lines[-1], file=sys.stderr, flush=True)
     return Result(
         ok=equal, figures={"kills": float(options.kills), "equal": float(equal), "steps": float(whole.steps)}, text="\n".join(lines)
