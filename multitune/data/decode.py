@@ -37,7 +37,10 @@ class BadPart(DataError):
 
 @functools.cache
 def modality(name: str) -> Modality:
-    """The modality of that name, with its default options."""
+    """The modality of that name, with its default options.
+
+    Raises: PluginError if there is none.
+    """
     return catalog.find("modality", name).build()
 
 

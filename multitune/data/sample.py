@@ -23,7 +23,7 @@ def sample(
     parts: Mapping[str, str | PartSpec],
     *,
     id: str,
-    root: Path | None = None,
+    root: Path | Mapping[str, Path | None] | None = None,
     group: str = "",
     source: str = "",
 ) -> Sample:
@@ -31,7 +31,8 @@ def sample(
 
     parts: name -> modality, or the recipe's spec (which may name another column). Absent parts are simply not there.
     A medium is a path (str or Path), bytes, a PIL picture, an array, a `Sound` or (wave, rate), or a dict {bytes, path} or
-    {array, sampling_rate}. root: what relative paths are relative to and may not leave; without it, the working folder.
+    {array, sampling_rate}. root: what relative paths are relative to and may not leave, one for all or by column; without it, the
+    working folder.
     Text columns all stay in `columns`; the columns `start` and `end`, where both are numbers, give media their span.
 
     Raises: BadPart for a value that cannot be that part, such as a URL.
@@ -44,7 +45,8 @@ def sample(
         if is_absent(value):
             continue
         try:
-            made[name] = Part(kind, _medium(value, root), span) if modality(kind).media else Part(kind, _plain(kind, value))
+            base = root.get(column) if isinstance(root, Mapping) else root
+            made[name] = Part(kind, _medium(value, base), span) if modality(kind).media else Part(kind, _plain(kind, value))
         except ValueError as error:
             raise BadPart(name, str(error)) from None
     columns = {name: value for name, value in mapping.items() if isinstance(value, str)}

@@ -35,7 +35,7 @@ class Sounds:
 
     name = "audio"
     media = True
-    towers = ("audio",)
+    towers: tuple[str, ...] = ("audio",)
     max_bytes = MAX_BYTES
     magic: Mapping[str, tuple[tuple[int, bytes], ...]] = {"WAV": ((0, b"RIFF"), (8, b"WAVE")), "FLAC": ((0, b"fLaC"),)}
 

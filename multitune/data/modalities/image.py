@@ -40,7 +40,7 @@ class Images:
 
     name = "image"
     media = True
-    towers = ("image",)
+    towers: tuple[str, ...] = ("image",)
     max_bytes = MAX_BYTES
     magic: Mapping[str, tuple[tuple[int, bytes], ...]] = {
         "JPEG": ((0, b"\xff\xd8\xff"),),

@@ -26,7 +26,7 @@ class Texts:
 
     name = "text"
     media = False
-    towers = ("text",)
+    towers: tuple[str, ...] = ("text",)
     max_bytes = 4 * MAX_CHARACTERS
     magic: Mapping[str, tuple[tuple[int, bytes], ...]] = {}
 

@@ -1,0 +1,142 @@
+"""Which rows stay, and which of their parts: missing parts and answers are dropped, masked or refused, and counted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from multitune.core import catalog
+from multitune.core.errors import DataError
+from multitune.core.ledger import Ledger
+from multitune.core.recipe import DataSpec, Missing, PartSpec
+from multitune.data.decode import modality
+from multitune.data.mix import Mixed
+from multitune.data.modalities.text import repaired
+from multitune.data.sample import cell, is_absent
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """The rows that stay.
+
+    kept: their numbers in the mix, ascending. dropped, masked: part -> rows; the part is empty where none of a row's parts is
+    there. values: answer -> the decoded value of each kept row (None where absent).
+    """
+
+    mixed: Mixed
+    spec: DataSpec
+    kept: np.ndarray
+    dropped: Mapping[str, int]
+    masked: Mapping[str, int]
+    values: Mapping[str, Sequence[Any]] = field(repr=False)
+
+
+def align(mixed: Mixed, spec: DataSpec, ledger: Ledger) -> Aligned:
+    """Decide for every row whether it stays; answers are read here, media are not opened.
+
+    Raises: DataError for a column that no source has, for a part that is missing where that is refused (naming the first row), and
+    for an answer that is not what its modality says.
+    """
+    present: dict[str, np.ndarray] = {}
+    answers: dict[str, list[Any]] = {}
+    for name, part in spec.parts.items():
+        _check_modality(name, part, is_answer=name in spec.answers)
+        cells = _cells(mixed, name, part)
+        present[name] = np.array([not is_absent(value) for value in cells], dtype=bool)
+        if name in spec.answers:
+            answers[name] = _answers(mixed, name, part, cells)
+        elif not modality(part.modality).media:
+            _record_repairs(mixed, name, cells, ledger)
+    dropped, masked, kept = _decide(mixed, spec, present, ledger)
+    if not len(kept):
+        reasons = ", ".join(f"{count} lack {part or 'every part'}" for part, count in dropped.items())
+        raise DataError("data", f"no row is left of {len(mixed)} ({reasons}).", "Mend the data, or choose missing: mask.")
+    values = {name: [cells[i] for i in kept.tolist()] for name, cells in answers.items()}
+    return Aligned(mixed, spec, kept, dropped, masked, values)
+
+
+def _check_modality(name: str, part: PartSpec, *, is_answer: bool) -> None:
+    kind = catalog.find("modality", part.modality, part.options, where=f"data.parts.{name}").build()
+    if is_answer and kind.media:
+        raise DataError(f"data.answers.{name}", f"the modality {kind.name} is no answer.", "An answer is a category, a number or a text.")
+    if not is_answer and not kind.towers:
+        raise DataError(f"data.parts.{name}", f"the modality {kind.name} serves answers only.", f"Add {name} to data.answers.")
+
+
+def _cells(mixed: Mixed, name: str, part: PartSpec) -> list[Any]:
+    try:
+        return mixed.column(part.column or name)
+    except DataError as error:
+        raise DataError(f"data.parts.{name}", error.found, error.remedy) from None
+
+
+def _answers(mixed: Mixed, name: str, part: PartSpec, cells: Sequence[Any]) -> list[Any]:
+    kind = modality(part.modality)
+    values: list[Any] = []
+    for index, value in enumerate(cells):
+        if is_absent(value):
+            values.append(None)
+            continue
+        try:
+            values.append(kind.decode(cell(value)))
+        except ValueError as error:
+            raise DataError(_place(mixed, index, name), f"{error}.", f"Mend it, or read {name} as another modality.") from None
+    return values
+
+
+def _record_repairs(mixed: Mixed, name: str, cells: Sequence[Any], ledger: Ledger) -> None:
+    for index, value in enumerate(cells):
+        if isinstance(value, str) and len(repaired(value)) != len(value):
+            entry, _ = mixed.entry(index)
+            ledger.record(id=mixed.id(index), fate="repaired", part=name, cause="NUL or lone surrogates left out", source=entry.name)
+
+
+def _decide(
+    mixed: Mixed, spec: DataSpec, present: Mapping[str, np.ndarray], ledger: Ledger
+) -> tuple[dict[str, int], dict[str, int], np.ndarray]:
+    keep = np.ones(len(mixed), dtype=bool)
+    dropped, masked = Counter[str](), Counter[str]()
+    for name, there in present.items():
+        policy = _policy(spec, name)
+        missing = np.flatnonzero(~there)
+        if policy == "refuse" and len(missing):
+            hint = f"{len(missing)} rows lack it. Mend them, or state data.parts.{name}.missing: drop or mask."
+            raise DataError(_place(mixed, int(missing[0]), name), "is missing.", hint)
+        for index in missing.tolist():
+            if policy == "drop" and keep[index]:
+                _record(mixed, index, ledger, "dropped", name, "missing")
+                dropped[name] += 1
+                keep[index] = False
+    inputs = [there for name, there in present.items() if name not in spec.answers]
+    answers = [present[name] for name in spec.answers]
+    empty = ~np.logical_or.reduce(inputs) if inputs else np.zeros(len(mixed), dtype=bool)
+    if answers:
+        empty |= ~np.logical_or.reduce(answers)
+    for index in np.flatnonzero(keep & empty).tolist():
+        _record(mixed, index, ledger, "dropped", "", "no part or no answer is there")
+        dropped[""] += 1
+    keep &= ~empty
+    for name, there in present.items():
+        for index in np.flatnonzero(keep & ~there).tolist():
+            _record(mixed, index, ledger, "masked", name, "missing")
+            masked[name] += 1
+    return dict(dropped), dict(masked), np.flatnonzero(keep)
+
+
+def _policy(spec: DataSpec, name: str) -> Missing:
+    own = spec.parts[name].missing
+    return spec.missing if own == "data" else own
+
+
+def _record(mixed: Mixed, index: int, ledger: Ledger, fate: Any, part: str, cause: str) -> None:
+    entry, _ = mixed.entry(index)
+    ledger.record(id=mixed.id(index), fate=fate, part=part, cause=cause, source=entry.name)
+
+
+def _place(mixed: Mixed, index: int, part: str) -> str:
+    entry, local = mixed.entry(index)
+    return f"{entry.name}, row {local + 1} ({mixed.id(index)}), {part}"

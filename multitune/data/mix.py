@@ -1,0 +1,179 @@
+"""All sources of a recipe under one index: a weighted mix, other sources joined by key, the split's own sources."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from multitune.core import catalog
+from multitune.core.errors import DataError, did_you_mean
+from multitune.core.protocols import Rows, Split
+from multitune.core.recipe import Component, DataSpec, JoinSpec
+from multitune.data.manifest import check_unique
+
+
+@dataclass(frozen=True)
+class Joined:
+    """A source joined to another: `matches[i]` is its row for row i, -1 where no key is equal."""
+
+    rows: Rows
+    columns: tuple[str, ...]
+    matches: np.ndarray
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One source of the mix. name: unique among them. split: the one split that all its rows are in; empty: not decided here."""
+
+    name: str
+    rows: Rows
+    weight: float = 1.0
+    split: Split | Literal[""] = ""
+    joined: tuple[Joined, ...] = ()
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Its own columns and the joined ones."""
+        return (*self.rows.columns, *(name for other in self.joined for name in other.columns))
+
+
+class Mixed:
+    """The rows of all entries, one after the other. With several mixed sources an id is `<source>/<id>`; picklable."""
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self.entries = tuple(entries)
+        self.starts = [0]
+        for entry in self.entries:
+            self.starts.append(self.starts[-1] + len(entry.rows))
+        self._prefixed = sum(entry.split == "" for entry in self.entries) > 1
+
+    def __len__(self) -> int:
+        return self.starts[-1]
+
+    def entry(self, index: int) -> tuple[Entry, int]:
+        """The source of a row, and the row's number in it."""
+        number = bisect.bisect_right(self.starts, index) - 1
+        return self.entries[number], index - self.starts[number]
+
+    def id(self, index: int) -> str:
+        """The row's id, unique in the mix."""
+        entry, local = self.entry(index)
+        own = entry.rows.id(local)
+        return f"{entry.name}/{own}" if self._prefixed else own
+
+    def row(self, index: int) -> Mapping[str, Any]:
+        """Column -> cell, joined columns among them; absent cells are left out."""
+        entry, local = self.entry(index)
+        row = entry.rows.row(local)
+        for other in entry.joined:
+            match = int(other.matches[local])
+            if match >= 0:
+                found = other.rows.row(match)
+                row = {**row, **{name: found[name] for name in other.columns if name in found}}
+        return row
+
+    def root(self, index: int, column: str) -> Path | None:
+        """What relative paths in this column are relative to."""
+        entry, _ = self.entry(index)
+        return next((other.rows.root for other in entry.joined if column in other.columns), entry.rows.root)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of all sources."""
+        return tuple(dict.fromkeys(name for entry in self.entries for name in entry.columns))
+
+    def column(self, name: str) -> list[Any]:
+        """The cells of a column in order; None where absent, also where a source has no such column.
+
+        Raises: DataError if no source has it.
+        """
+        if name not in self.columns:
+            found = f'no source has a column "{name}"; there are {", ".join(self.columns)}.'
+            raise DataError("data", found, did_you_mean(name, self.columns))
+        return [cell for entry in self.entries for cell in _cells(entry, name)]
+
+    def ids(self) -> list[str]:
+        """All ids in order."""
+        return [self.id(index) for index in range(len(self))]
+
+
+def read(spec: DataSpec) -> Mixed:
+    """All sources that the recipe names, under one index.
+
+    Raises: DataError or PluginError for a source that cannot be read, a key that is there twice, an id of two sources.
+    """
+    entries: list[Entry] = []
+    single = spec.source is not None
+    for number, given in enumerate(spec.entries):
+        where = "data.source" if single else f"data.mix.{number}.source"
+        entries.append(_entry(open_source(given.source, where=where), given.weight, "", entries))
+    for split, component in spec.split.sources.items():
+        entries.append(_entry(open_source(component, where=f"data.split.sources.{split}"), 1.0, split, entries))
+    if spec.join is not None:
+        entries = [_with_join(entry, spec.join) for entry in entries]
+    mixed = Mixed(entries)
+    if len(entries) > 1:
+        check_unique(mixed.ids(), where="data")
+    return mixed
+
+
+def open_source(component: Component, *, where: str) -> Rows:
+    """The rows of one source.
+
+    Raises: PluginError for an unknown source or option; DataError for one that cannot be read.
+    """
+    return catalog.find("source", component.name, component.options, where=where).build().read()
+
+
+def _entry(rows: Rows, weight: float, split: Any, before: Sequence[Entry]) -> Entry:
+    taken = {entry.name for entry in before}
+    name, number = rows.name, 2
+    while name in taken:
+        name, number = f"{rows.name}-{number}", number + 1
+    return Entry(name, rows, weight, split)
+
+
+def _with_join(entry: Entry, spec: JoinSpec) -> Entry:
+    if spec.key not in entry.rows.columns:
+        raise DataError("data.join.key", f'the source {entry.name} has no column "{spec.key}".', did_you_mean(spec.key, entry.rows.columns))
+    keys = entry.rows.column(spec.key)
+    joined: list[Joined] = []
+    seen = set(entry.rows.columns)
+    for number, component in enumerate(spec.sources):
+        where = f"data.join.sources.{number}"
+        rows = open_source(component, where=where)
+        if spec.key not in rows.columns:
+            raise DataError(where, f'has no column "{spec.key}".', did_you_mean(spec.key, rows.columns))
+        columns = tuple(name for name in rows.columns if name not in {spec.key, "id"})
+        twice = [name for name in columns if name in seen]
+        if twice:
+            raise DataError(where, f'brings the column "{twice[0]}", which is there already.', "Rename one of the two.")
+        seen.update(columns)
+        joined.append(Joined(rows, columns, _matches(keys, rows.column(spec.key), where=where, key=spec.key)))
+    return Entry(entry.name, entry.rows, entry.weight, entry.split, tuple(joined))
+
+
+def _matches(keys: Sequence[Any], others: Sequence[Any], *, where: str, key: str) -> np.ndarray:
+    place: dict[Any, int] = {}
+    for number, value in enumerate(others):
+        if value is not None and (earlier := place.setdefault(value, number)) != number:
+            found = f'the {key} "{value}" is in row {earlier + 1} and in row {number + 1}.'
+            raise DataError(where, found, "A joined source has a key once.")
+    return np.array([-1 if value is None else place.get(value, -1) for value in keys], dtype=np.int64)
+
+
+def _cells(entry: Entry, name: str) -> Iterator[Any]:
+    if name in entry.rows.columns:
+        yield from entry.rows.column(name)
+        return
+    for other in entry.joined:
+        if name in other.columns:
+            cells = other.rows.column(name)
+            yield from (cells[match] if match >= 0 else None for match in other.matches.tolist())
+            return
+    yield from (None for _ in range(len(entry.rows)))
