@@ -305,6 +305,11 @@ class Family(Protocol):
         ...
 
     @property
+    def sources(self) -> Mapping[str, Any]:
+        """What was read, by tower (or `model`): objects with `provenance` and `report`, as models/load.py gives them."""
+        ...
+
+    @property
     def public(self) -> Mapping[str, str]:
         """Path -> public name of what lies in no tower, where the two differ: `{"model.visual_projection": "projection.image"}`."""
         ...

@@ -1,0 +1,213 @@
+"""What may move, when and how fast: the tuning table applied to a model, and afterwards compared with what did move.
+
+A module moves at a step if a tensor in it does; every other module is in eval mode, so what is frozen is not random either.
+Batch norm keeps its statistics unless `batch_norm="moving"`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from multitune.core.finding import Finding, Severity
+from multitune.core.recipe import TuningRow, steps_of
+from multitune.models import anatomy as anatomies
+from multitune.models.anatomy import Anatomy
+from multitune.tuning import adapters
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+
+BatchNorm = Literal["eval", "moving"]
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """One tensor that moves. tower: empty for what lies in none. rate: multiplies the run's.
+
+    start (inclusive), stop (exclusive): optimizer steps. inserted: it belongs to an adapter.
+    """
+
+    name: str
+    tower: str
+    parameter: torch.nn.Parameter
+    rate: float
+    start: int
+    stop: int
+    inserted: bool
+
+    @property
+    def decays(self) -> bool:
+        """Whether weight decay applies: weights of two or more dimensions."""
+        return self.parameter.ndim >= 2
+
+    def moves(self, step: int) -> bool:
+        """Whether it moves at `step`."""
+        return self.start <= step < self.stop
+
+
+@dataclass
+class Scope:
+    """What moves in `family`. adapters: PEFT's configurations of what was inserted, by tower. left_out: matched, but out of reach."""
+
+    family: Any
+    entries: tuple[Entry, ...]
+    total: int
+    batch_norm: BatchNorm = "eval"
+    adapters: Mapping[str, LoraConfig] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
+    _entered: frozenset[str] | None = None
+
+    @property
+    def parameters_moved(self) -> int:
+        """How many numbers move at some step."""
+        return sum(entry.parameter.numel() for entry in self.entries)
+
+    def moving(self, step: int) -> list[Entry]:
+        """The tensors that move at `step`."""
+        return [entry for entry in self.entries if entry.moves(step)]
+
+    def moving_names(self, step: int) -> set[str]:
+        """The public names of the tensors that move at `step`."""
+        return {entry.name for entry in self.moving(step)}
+
+    def enter(self, step: int) -> None:
+        """Make `step`'s phase true of the model: which tensors take gradients, which modules are in training mode."""
+        names = frozenset(entry.name for entry in self.moving(step))
+        if names == self._entered:
+            return
+        self._entered = names
+        for parameter in self.family.parameters():
+            parameter.requires_grad_(False)
+        for entry in self.moving(step):
+            entry.parameter.requires_grad_(True)
+        _set_modes(self.family, still=self.batch_norm == "eval")
+
+    def leave(self) -> None:
+        """Put the whole model into eval mode; `enter` comes back from it."""
+        self._entered = None
+        self.family.eval()
+
+    def buffers(self) -> dict[str, Tensor]:
+        """The model's buffers by module path."""
+        return dict(self.family.named_buffers())
+
+    def hashes(self) -> dict[str, str]:
+        """A hash of every tensor of the model: what moves by public name, the rest by module path, buffers too."""
+        named = {id(entry.parameter): entry.name for entry in self.entries}
+        tensors = {named.get(id(tensor), f"{name}!"): tensor for name, tensor in self.family.named_parameters()}
+        tensors |= {f"{name}!buffer": tensor for name, tensor in self.family.named_buffers()}
+        return {name: _hash(tensor) for name, tensor in tensors.items()}
+
+    def compare(self, before: Mapping[str, str], after: Mapping[str, str], *, steps: int) -> list[Finding]:
+        """What really moved in the first `steps` steps, against the plan.
+
+        before, after: from `hashes`, at the start of the run and at its end.
+        """
+        changed = {name for name, value in after.items() if before.get(name) != value}
+        planned = {entry.name for entry in self.entries if entry.start < min(steps, entry.stop)}
+        moving_statistics = _statistics(self.family) if self.batch_norm == "moving" else ()
+        allowed = {f"{path}.{name}!buffer" for path, inner in moving_statistics for name, _ in inner.named_buffers(recurse=False)}
+        still, strays = sorted(planned - changed), sorted(changed - planned - allowed)
+        findings: list[Finding] = []
+        if still:
+            message = f"{len(still)} of {len(planned)} tensors that were to move did not, such as {still[0]}."
+            evidence = {"tensors": still[:20]}
+            findings.append(Finding("did-not-move", Severity.WARNING, "strategy", message, "No gradient reached them.", evidence))
+        if strays:
+            message = f"{len(strays)} tensors moved that were not to, such as {strays[0].rstrip('!')}."
+            findings.append(Finding("moved-unplanned", Severity.ERROR, "strategy", message, "", {"tensors": strays[:20]}))
+        return findings
+
+
+def apply(
+    rows: Sequence[TuningRow | Mapping[str, Any]],
+    anatomy: Anatomy,
+    family: Any,
+    *,
+    total_steps: int,
+    seed: int,
+    batch_norm: BatchNorm = "eval",
+    unused: Collection[str] = (),
+) -> Scope:
+    """Insert adapters, and decide for every tensor of `family` whether, when and how fast it moves.
+
+    rows: the tuning table, also as the plan holds it; later rows win, unmatched is frozen. anatomy: that of `family` before
+    anything is inserted. unused: public names that no gradient reaches; they are left out.
+    Raises: ModelError for a pattern that matches nothing, or adapters that cannot be inserted.
+    """
+    table = [row if isinstance(row, TuningRow) else TuningRow.model_validate(row) for row in rows]
+    resolve(table, anatomy)
+    inserted = adapters.insert(table, family, seed=seed)
+    whole = anatomies.find(family) if inserted.configs else anatomy
+    tensors = {name: family.get_parameter(path) for path, name in whole.names.items()}
+    rules = resolve(table, whole, inserted.by_row)
+    by_tensor = {id(tensors[name]): rules[name] for name in tensors if name in rules}
+    towers = {tower.name for tower in whole.towers}
+    brought = {name for names in inserted.by_row.values() for name in names}
+    entries: dict[int, Entry] = {}
+    for name, tensor in tensors.items():
+        row = by_tensor.get(id(tensor))
+        if row is None or id(tensor) in entries or name in unused or not tensor.is_floating_point():
+            continue
+        start, stop = span(row, total_steps)
+        if row.rate > 0 and start < stop:
+            first = name.split(".")[0]
+            entries[id(tensor)] = Entry(name, first if first in towers else "", tensor, row.rate, start, stop, name in brought)
+    left_out = tuple(sorted(name for name in unused if name in rules))
+    return Scope(family, tuple(entries.values()), total_steps, batch_norm, inserted.configs, left_out)
+
+
+def resolve(rows: Sequence[TuningRow], anatomy: Anatomy, by_row: Mapping[int, Sequence[str]] | None = None) -> dict[str, TuningRow]:
+    """For each public name that a row means, the last row that does.
+
+    A row that inserts rules what it brought (`by_row`), not the tensors that it is put beside.
+    Raises: ModelError for a pattern that matches nothing.
+    """
+    rules: dict[str, TuningRow] = {}
+    for position, row in enumerate(rows):
+        where = f"strategy.{position}.pattern"
+        names = anatomy.match(row.pattern, where=where) if row.insert is None else (by_row or {}).get(position, ())
+        rules |= dict.fromkeys(names, row)
+    return rules
+
+
+def span(row: TuningRow, total: int) -> tuple[int, int]:
+    """Start (inclusive) and stop (exclusive) of a row in optimizer steps of `total`."""
+    stop = total if row.stop is None else min(total, steps_of(row.stop, total=total))
+    return steps_of(row.start, total=total), stop
+
+
+def _statistics(module: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:
+    """Modules that keep running statistics (batch norm and its like), by path."""
+    for path, inner in module.named_modules():
+        if "running_mean" in dict(inner.named_buffers(recurse=False)):
+            yield path, inner
+
+
+def _set_modes(module: torch.nn.Module, *, still: bool) -> None:
+    """Training mode for modules in which a tensor moves, and for what has none of its own inside these; eval mode elsewhere."""
+    module.eval()
+    _descend(module)
+    if still:
+        for _, inner in _statistics(module):
+            inner.training = False
+
+
+def _descend(module: torch.nn.Module) -> None:
+    parameters = list(module.parameters())
+    if parameters and not any(parameter.requires_grad for parameter in parameters):
+        return
+    module.training = True
+    for child in module.children():
+        _descend(child)
+
+
+def _hash(tensor: Tensor) -> str:
+    flat = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
+    return hashlib.blake2b(flat.numpy(), digest_size=16).hexdigest()

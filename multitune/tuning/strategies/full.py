@@ -1,0 +1,41 @@
+"""Everything moves: every tower, and all that joins them.
+
+`towers` gives some towers a rate of their own, which multiplies `train.lr`; 0 freezes one.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from multitune.core import catalog
+from multitune.core.recipe import TuningRow
+from multitune.models.anatomy import Anatomy
+
+
+class Options(catalog.Options):
+    """Rates, multiplying `train.lr`."""
+
+    towers: dict[str, float] = Field(default_factory=dict, description="tower: its rate; 1 by default, 0 freezes")
+    head_rate: float = Field(default=1.0, ge=0, description="the rate of what lies in no tower: heads, fusion, projections, connectors")
+
+
+def build(options: Options) -> Full:
+    """The strategy."""
+    return Full(options)
+
+
+class Full:
+    """A row for each tower and for each thing outside them."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+
+    def rows(self, anatomy: Anatomy) -> list[TuningRow]:
+        """The tuning table.
+
+        Raises: ModelError for a tower that is not there.
+        """
+        for name in self._options.towers:
+            anatomy.tower(name)
+        towers = [TuningRow(pattern=tower.name, rate=self._options.towers.get(tower.name, 1.0)) for tower in anatomy.towers]
+        return [*towers, *(TuningRow(pattern=name, rate=self._options.head_rate) for name in anatomy.left)]
