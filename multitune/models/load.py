@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeAlias, cast
 
 import torch
 import transformers
-from pydantic import model_validator
+from pydantic import Field, model_validator
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
@@ -41,6 +41,7 @@ Dtype = Literal["fp32", "fp16", "bf16"]
 Kind = Literal["backbone", "image_text_to_text", "causal_lm"]
 DTYPES: Mapping[str, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 Class: TypeAlias = Any  # an Auto class, or a PreTrainedModel class
+_Probe: TypeAlias = Callable[[PreTrainedModel], list[str]]
 _AUTO: Mapping[str, Class] = {"backbone": AutoModel, "image_text_to_text": AutoModelForImageTextToText, "causal_lm": AutoModelForCausalLM}
 _PROCESSORS: Mapping[str, Class] = {"image": AutoImageProcessor, "audio": AutoFeatureExtractor, "text": AutoTokenizer, "any": AutoProcessor}
 
@@ -58,7 +59,7 @@ class TowerSpec(catalog.Options):
     pool: tokens.Pool = "mean"
     allow_new: tuple[str, ...] = ()
     dtype: Dtype = "fp32"
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
@@ -86,7 +87,11 @@ class Blueprint:
 
 @dataclass(frozen=True)
 class Report:
-    """What was read. made_new: drawn, and used; never_used: no gradient reaches it; left_out: heads in the file that nobody asked for."""
+    """What was read.
+
+    made_new: not in the file, drawn, and used. never_used: not in the file, drawn, and no gradient reaches it. left_out: a
+    head in the file that is not part of the tower.
+    """
 
     stored: Stored = field(default_factory=Stored)
     loaded: Dtype = "fp32"
@@ -137,7 +142,7 @@ def load_tower(name: str, spec: TowerSpec, *, modality: str | Sequence[str], wei
         read = weights.mode != "meta" and spec.weights == "pretrained"
         place = replace(locate(spec.pretrained, where=where, read_weights=read), weights=spec.weights)
     asked = _Asked(AutoModel if blueprint is None else blueprint.model, place, weights, spec.dtype, spec.allow_new, where, blueprint)
-    module, report = _module(asked, probe=lambda it: _probe(it, place, spec, accepted, blueprint, where))
+    module, report = _module(asked, probe=_tower_probe(asked, spec.pool, accepted))
     found = tokens.modality_of(module)
     if found not in accepted:
         reads = f"reads {found}" if found else "joins several modalities"
@@ -192,7 +197,7 @@ class _Asked:
     blueprint: Blueprint | None
 
 
-def _module(asked: _Asked, *, probe: Callable[[PreTrainedModel], list[str]]) -> tuple[PreTrainedModel, Report]:
+def _module(asked: _Asked, *, probe: _Probe) -> tuple[PreTrainedModel, Report]:
     folder, meta = asked.place.folder, asked.weights.mode == "meta"
     from_config = asked.place.weights == "random"
     stored = Stored() if folder is None else check_folder(folder, where=asked.where, need_weights=not (from_config or meta))
@@ -249,7 +254,7 @@ def _unreadable(where: str, folder: Path | None, error: Exception) -> ModelError
     return ModelError(where, f"Transformers cannot read {folder}: {reason}", "Check config.json, or the folder.")
 
 
-def _judged(asked: _Asked, module: PreTrainedModel, information: Any, stored: Stored, probe: Callable[[PreTrainedModel], list[str]]) -> Report:
+def _judged(asked: _Asked, module: PreTrainedModel, information: Any, stored: Stored, probe: _Probe) -> Report:
     missing, extra = sorted(information["missing_keys"]), sorted(information["unexpected_keys"])
     misshapen = sorted(f"{entry[0]} {tuple(entry[1])} for {tuple(entry[2])}" for entry in information["mismatched_keys"])
     if misshapen:
@@ -257,12 +262,15 @@ def _judged(asked: _Asked, module: PreTrainedModel, information: Any, stored: St
     left_out = [key for key in extra if _of_a_head(key, module, asked.place.folder)]
     unknown = [key for key in extra if key not in left_out]
     if unknown:
-        raise ModelError(asked.where, f"weights that the model does not have: {_few(unknown)}.", "Name the folder whose config fits its weights.")
+        found = f"weights that the model does not have: {_few(unknown)}."
+        raise ModelError(asked.where, found, "Name the folder whose config fits its weights.")
     allowed = {key for key in missing if any(fnmatch.fnmatchcase(key, pattern) for pattern in asked.allow_new)}
     reached = set(missing) - set(probe(module)) if set(missing) - allowed else set(missing)
     refused = sorted(reached - allowed)
     if refused:
-        raise ModelError(asked.where, f"weights are missing: {_few(refused)}.", "Add them, or name them in allow_new to start them at random.")
+        raise ModelError(
+            asked.where, f"weights are missing: {_few(refused)}.", "Add them, or name them in allow_new to start them at random."
+        )
     unused = sorted(set(missing) - reached)
     return Report(stored, asked.dtype, tuple(sorted(set(missing) - set(unused))), tuple(unused), tuple(left_out))
 
@@ -302,14 +310,18 @@ def _processor(place: Provenance, modality: str, blueprint: Blueprint | None, wh
             raise _unreadable(where, folder, error) from None
 
 
-def _probe(module: PreTrainedModel, place: Provenance, spec: TowerSpec, accepted: Sequence[str], blueprint: Blueprint | None, where: str) -> list[str]:
-    """The tower's parameters that its output does not depend on."""
-    modality = tokens.modality_of(module)
-    if modality not in accepted:
-        return []
-    with torch.enable_grad():
-        read = _run(module, modality, _processor(place, modality, blueprint, where), spec.pool)
-        return tokens.unreached(module, read.pooled.sum() + read.values.sum())
+def _tower_probe(asked: _Asked, pool: tokens.Pool, accepted: Sequence[str]) -> _Probe:
+    """Finds the parameters that the tower's output does not depend on, by running it backward once."""
+
+    def probe(module: PreTrainedModel) -> list[str]:
+        modality = tokens.modality_of(module)
+        if modality not in accepted:
+            return []
+        with torch.enable_grad():
+            read = _run(module, modality, _processor(asked.place, modality, asked.blueprint, asked.where), pool)
+            return tokens.unreached(module, read.pooled.sum() + (0 if pool == "pooler" else read.values.sum()))
+
+    return probe
 
 
 def _run(module: PreTrainedModel, modality: str, processor: Any, pool: tokens.Pool) -> tokens.Tokens:

@@ -46,7 +46,7 @@ class Signal(Protocol):
         ...
 
     def bucket(self, row: Row) -> tuple[int, ...]:
-        """The padded shape of a row alone; rows of equal buckets do not pad each other."""
+        """The padded length of a row and the length of its padding (0 or 1 for any): towers take another path where none is padded."""
         ...
 
     def describe(self) -> Mapping[str, Any]:
@@ -135,8 +135,12 @@ class TextSignal:
         return made
 
     def bucket(self, row: Row) -> tuple[int, ...]:
-        """The length, rounded up to a multiple of 8 within the limit."""
-        return (rounded(len(row["names"]["input_ids"]), self.limit),)
+        """The length, rounded up to a multiple of 8 within the limit; always the limit for a tower that is told of no padding."""
+        length = len(row["names"]["input_ids"])
+        if "attention_mask" not in row["names"]:
+            return (self.limit, 0)
+        padded = min(-(-length // BUCKET) * BUCKET, self.limit)
+        return (padded, int(padded > length))
 
     def describe(self) -> Mapping[str, Any]:
         """The tokenizer's vocabulary (hashed) and settings."""
@@ -167,9 +171,10 @@ class AudioSignal:
         return store.key(dict(self.describe()))
 
     def row(self, value: Sound) -> Row:
-        """Name -> float32 array of one row's features."""
+        """Name -> float32 array of one row's features; what is shorter than a tenth of a second is filled with silence."""
         rate = int(self.extractor.sampling_rate)
         wave = value.wave if value.rate == rate else soxr.resample(value.wave, value.rate, rate)
+        wave = np.pad(wave, (0, max(0, rate // 10 - len(wave))))
         made = self.extractor(wave, sampling_rate=rate, return_tensors="np")
         return {"names": {str(name): np.asarray(array[0]) for name, array in made.items()}}
 
@@ -186,8 +191,10 @@ class AudioSignal:
 
     def bucket(self, row: Row) -> tuple[int, ...]:
         """The length of the row's features; waves are rounded up to a tenth of a second."""
+        length = self._length(row)
         step = int(self.extractor.sampling_rate) // 10 if self._main(row).ndim == 1 else 1
-        return (-(-self._length(row) // step) * step,) if step > 1 else (self._length(row),)
+        padded = -(-length // step) * step
+        return (padded, int(padded > length))
 
     def describe(self) -> Mapping[str, Any]:
         """The extractor's settings."""
@@ -214,11 +221,6 @@ def signal(modality: str, processor: Any, *, limit: int) -> Signal:
     if modality == "audio":
         return AudioSignal(processor)
     raise ModelError("model.towers", f'no tower for "{modality}" can be fed yet.', "Towers read image, text and audio.")
-
-
-def rounded(length: int, limit: int) -> int:
-    """A length rounded up to a multiple of 8, at most the limit."""
-    return min(-(-length // BUCKET) * BUCKET, max(limit, length))
 
 
 def _padded(array: np.ndarray, length: int, longest: int) -> Tensor:

@@ -22,7 +22,7 @@ from multitune.core.errors import ModelError, did_you_mean
 BASES = Path(__file__).resolve().parent / "bases"
 Origin = Literal["plug-in", "embedded", "folder", "hub", "artifact"]
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack")
-_DTYPES = {"F64": "fp64", "F32": "fp32", "F16": "fp16", "BF16": "bf16", "I64": "int64", "I32": "int32", "I8": "int8", "U8": "uint8", "BOOL": "bool"}
+_DTYPES = {"F64": "fp64", "F32": "fp32", "F16": "fp16", "BF16": "bf16", "I64": "int64", "I8": "int8"}
 _PROCESSOR_FILES = {
     "image": ("preprocessor_config.json", "processor_config.json"),
     "audio": ("preprocessor_config.json", "processor_config.json"),
@@ -87,7 +87,8 @@ def locate(pretrained: str, *, where: str, read_weights: bool) -> Provenance:
 def _from_hub(name: str, *, where: str, read_weights: bool) -> Provenance:
     known = [*bases(), *catalog.names("tower")]
     if "/" not in name:
-        raise ModelError(where, f'"{name}" is no tower, no base and no folder.', did_you_mean(name, known) or f"There are {', '.join(known)}.")
+        near = did_you_mean(name, known) or f"There are {', '.join(known)}."
+        raise ModelError(where, f'"{name}" is no tower, no base and no folder.', near)
     wanted = ["*.json", "*.txt", "*.model", "*.jinja", *(["*.safetensors"] if read_weights else [])]
     try:
         folder = Path(snapshot_download(name, allow_patterns=wanted, ignore_patterns=["*/*"]))
@@ -114,7 +115,7 @@ def check_folder(folder: Path, *, where: str, need_weights: bool) -> Stored:
         pickles = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLES)
         if pickles:
             raise ModelError(where, f"{folder}: {pickles[0]} is a pickle where safetensors belong.", "Convert it to model.safetensors.")
-        raise ModelError(where, f"{folder} has no model.safetensors.", 'Add it, or ask for {weights: random}.')
+        raise ModelError(where, f"{folder} has no model.safetensors.", "Add it, or ask for {weights: random}.")
     numbers: Counter[str] = Counter()
     for file in files:
         numbers.update(_numbers_in(file, where=where))
@@ -128,7 +129,8 @@ def check_processor(folder: Path, modality: str, *, where: str) -> None:
     """
     wanted = _PROCESSOR_FILES[modality]
     if not any((folder / name).is_file() for name in wanted):
-        raise ModelError(where, f"{folder} has no {' or '.join(wanted[:2])}.", f"Add the {_PROCESSOR_WORDS[modality]} that belongs to these weights.")
+        word = _PROCESSOR_WORDS[modality]
+        raise ModelError(where, f"{folder} has no {' or '.join(wanted[:2])}.", f"Add the {word} that belongs to these weights.")
 
 
 _PROCESSOR_WORDS = {"image": "image processor", "audio": "feature extractor", "text": "tokenizer", "any": "processor"}
@@ -167,7 +169,7 @@ def _numbers_in(file: Path, *, where: str) -> Counter[str]:
     numbers: Counter[str] = Counter()
     try:
         with safe_open(str(file), framework="numpy") as opened:
-            for key in opened.keys():  # noqa: SIM118: not a mapping
+            for key in opened.keys():  # noqa: SIM118
                 piece = opened.get_slice(key)
                 size = 1
                 for length in piece.get_shape():

@@ -1,0 +1,148 @@
+"""What the model room states: where each tower comes from, what it is made of, and what in it is random; built without weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from multitune.core import catalog
+from multitune.core.finding import Finding, Severity
+from multitune.core.plan import Value
+from multitune.core.protocols import Family, Needs, Part, Sample, TaskPreset
+from multitune.core.recipe import Recipe
+from multitune.models import anatomy as anatomies
+from multitune.models.anatomy import Anatomy, TowerInfo
+from multitune.models.load import Report, Weights
+from multitune.models.predictor import Forgetful, moved
+from multitune.models.where import Provenance
+
+
+@dataclass(frozen=True)
+class ModelOutline:
+    """What a plan knows of a model.
+
+    options: the family's, checked, defaults in place. unused: public names of parameters that no gradient reaches; they do not
+    move, whatever the tuning table says.
+    """
+
+    family: str
+    options: Mapping[str, Any]
+    values: Mapping[str, Value]
+    anatomy: Anatomy
+    unused: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
+
+
+def family_plugin(recipe: Recipe) -> catalog.Plugin:
+    """The family that the recipe names, or its task's, with its options checked."""
+    preset = cast("TaskPreset", catalog.find("task", recipe.task.name, recipe.task.options, where="task").build())
+    name = preset.family if recipe.model.name == "auto" else recipe.model.name
+    return catalog.find("family", name, recipe.model.options, where="model")
+
+
+def build_family(recipe: Recipe, needs: Needs, weights: Weights) -> Family:
+    """The family of a recipe, its weights from where `weights` says; numbers made new follow from its seed."""
+    return cast("Family", family_plugin(recipe).build(needs, weights))
+
+
+def state(recipe: Recipe, needs: Needs) -> ModelOutline:
+    """What the model will be, without its weights."""
+    plugin = family_plugin(recipe)
+    family = cast("Any", plugin.build(needs, Weights("meta", seed=recipe.seed)))
+    anatomy = anatomies.find(family)
+    silent = _unused(family, recipe)
+    values = {
+        "model.family": Value(plugin.name, "recipe" if recipe.model.name != "auto" else "derived"),
+        "model.options": Value(_stated(plugin.options), "recipe" if recipe.model.options else "default"),
+        "model.parameters": Value(anatomy.num_parameters, "derived", "nothing"),
+        "model.bytes": Value(_bytes(family), "derived", "nothing"),
+    }
+    findings: list[Finding] = []
+    for tower in anatomy.towers:
+        values |= dict(_tower(tower, family, silent))
+    for name, source in family.sources.items():
+        findings += _findings(name, source.report)
+    options = plugin.options.model_dump(mode="json")
+    return ModelOutline(plugin.name, options, values, anatomy, tuple(silent), tuple(findings))
+
+
+def _stated(options: catalog.Options) -> dict[str, Any]:
+    return options.model_dump(mode="json", exclude_defaults=True)
+
+
+def _bytes(family: nn.Module) -> int:
+    return sum(parameter.numel() * parameter.element_size() for parameter in family.parameters())
+
+
+def _tower(info: TowerInfo, family: Any, silent: list[str]) -> Iterator[tuple[str, Value]]:
+    here = f"model.towers.{info.name}"
+    source = family.sources.get(info.name)
+    if source is not None:
+        yield f"{here}.from", Value(source.provenance.line(), "derived")
+        yield f"{here}.dtype", Value(_dtypes(source.provenance, source.report), "derived")
+    yield f"{here}.reads", Value(info.modality, "derived")
+    yield f"{here}.parameters", Value(info.num_parameters, "derived", "nothing")
+    yield f"{here}.blocks", Value(len(info.blocks), "derived", "nothing", note="" if info.blocks else "no chain of blocks was found")
+    unused = [name for name in silent if name.startswith(f"{info.name}.")]
+    if unused:
+        yield f"{here}.unused", Value(_modules(unused), "derived", "nothing", note="no gradient reaches it; it does not move")
+    random = randomness(family.towers[info.name])
+    yield f"{here}.random", Value(random, "derived", note="" if random else "nothing in its config is random")
+
+
+def _dtypes(place: Provenance, report: Report) -> str:
+    stored = " and ".join(report.stored.numbers) or ("none" if place.weights == "random" else "unknown")
+    return f"{stored} -> {report.loaded}"
+
+
+def _modules(names: list[str]) -> list[str]:
+    """The modules that hold these parameters, each once."""
+    return list(dict.fromkeys(name.rpartition(".")[0] or name for name in names))
+
+
+def randomness(tower: PreTrainedModel) -> dict[str, float]:
+    """What a tower's config makes random in training: dropouts, LayerDrop, SpecAugment, with their probabilities."""
+    settings = tower.config.to_dict()
+    found = {name: value for name, value in settings.items() if isinstance(value, float) and value > 0 and "drop" in name}
+    if settings.get("apply_spec_augment"):
+        found |= {name: settings[name] for name in ("mask_time_prob", "mask_feature_prob") if settings.get(name)}
+    return {name: float(value) for name, value in sorted(found.items())}
+
+
+def _findings(name: str, report: Report) -> Iterator[Finding]:
+    where = f"model.towers.{name}"
+    if report.made_new:
+        yield Finding(
+            "weights-made-new",
+            Severity.WARNING,
+            where,
+            f"{len(report.made_new)} weights are not in the file and start at random: {', '.join(report.made_new[:3])}.",
+            "They should be among what moves.",
+            {"names": list(report.made_new)},
+        )
+    if report.left_out:
+        shown = f"{len(report.left_out)} weights of the file belong to a head that is not used: {', '.join(report.left_out[:3])}."
+        yield Finding("weights-left-out", Severity.INFO, where, shown, evidence={"names": list(report.left_out)})
+
+
+def probe_sample(needs: Needs, *, seed: int) -> Sample:
+    """A made-up sample with every part and every answer."""
+    parts: dict[str, Part] = {}
+    for name, need in {**needs.parts, **needs.answers}.items():
+        modality = catalog.find("modality", need.modality, need.options, where=f"data.parts.{name}").build()
+        labels = needs.answers[name].labels if name in needs.answers else ()
+        parts[name] = Part(need.modality, labels[0] if labels else modality.synthesize(seed))
+    return Sample("probe", parts)
+
+
+def _unused(family: Any, recipe: Recipe) -> list[str]:
+    preparer = family.preparer
+    row = preparer.prepare(probe_sample(family.needs, seed=recipe.seed), Forgetful())
+    try:
+        return anatomies.unused(family, moved(preparer.collate([row]), "meta"))
+    except (NotImplementedError, RuntimeError):  # some models read numbers on their way, which shapes alone do not have
+        return []

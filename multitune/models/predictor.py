@@ -1,0 +1,104 @@
+"""The one object under evaluate, predict and serve: samples in, predictions out, each row's bits a function of the row alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from multitune.core.protocols import Batch, Category, Embedding, Family, Number, Prediction, Sample, Text
+
+GROUP_ROWS = 16
+Row = Mapping[str, Any]
+
+
+class Forgetful:
+    """A memo that remembers nothing."""
+
+    def get(self, key: str, make: Callable[[], Any]) -> Any:
+        """Made anew."""
+        return make()
+
+
+class Predictor:
+    """Runs a family over samples in groups of a fixed number of rows that pad each other in no way; the last is filled by repetition.
+
+    The family stays as it was: eval mode holds only inside a call.
+    """
+
+    def __init__(self, family: Family | Any, *, group_rows: int = GROUP_ROWS, generate: Mapping[str, Any] | None = None) -> None:
+        self.family = family
+        self.needs = family.needs
+        self.group_rows = group_rows
+        self.generate = dict(generate or {})
+        self._memo = Forgetful()
+
+    def predict(self, samples: Sequence[Sample]) -> list[Prediction]:
+        """One prediction for each sample, in their order.
+
+        Raises: BadPart for a sample that cannot be prepared.
+        """
+        made = dict(self.stream(samples))
+        return [made[place] for place in range(len(samples))]
+
+    def stream(self, samples: Iterable[Sample]) -> Iterator[tuple[int, Prediction]]:
+        """Place and prediction, as groups fill: at most `group_rows` prepared rows are held for each padded shape."""
+        waiting: dict[Hashable, list[tuple[int, Row]]] = {}
+        for place, sample in enumerate(samples):
+            row = self.family.preparer.prepare(sample, self._memo)
+            group = waiting.setdefault(self.family.preparer.bucket(row), [])
+            group.append((place, row))
+            if len(group) == self.group_rows:
+                yield from self._run(group)
+                group.clear()
+        for group in waiting.values():
+            if group:
+                yield from self._run(group)
+
+    def _run(self, group: Sequence[tuple[int, Row]]) -> list[tuple[int, Prediction]]:
+        rows = [row for _, row in group]
+        filled = [*rows, *[rows[-1]] * (self.group_rows - len(rows))]
+        with _at_rest(cast("nn.Module", self.family)) as device:
+            predictions = self.family.predict(moved(self.family.preparer.collate(filled), device), generate=self.generate)
+        return [(place, prediction) for (place, _), prediction in zip(group, predictions, strict=False)]
+
+
+def moved(batch: Batch, device: torch.device | str) -> Batch:
+    """The batch with its tensors on a device."""
+
+    def move(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: tensor.to(device) for name, tensor in tensors.items()}
+
+    return Batch(batch.ids, {part: move(inputs) for part, inputs in batch.inputs.items()}, move(batch.answers), move(batch.presence))
+
+
+def plain(prediction: Prediction) -> dict[str, Any]:
+    """A prediction as plain data, for JSON and for comparing."""
+    return {"id": prediction.id, "answers": {name: _plain(answer) for name, answer in prediction.answers.items()}}
+
+
+def _plain(answer: Category | Number | Text | Embedding) -> dict[str, Any]:
+    if isinstance(answer, Embedding):
+        return {"kind": answer.kind, "value": [float(number) for number in answer.value]}
+    values = vars(answer)
+    return {
+        "kind": answer.kind,
+        **{name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items() if name != "kind"},
+    }
+
+
+@contextmanager
+def _at_rest(family: nn.Module) -> Iterator[torch.device]:
+    """Eval mode and no gradients inside; each module's own mode afterwards."""
+    training = [module for module in family.modules() if module.training]
+    device = next((parameter.device for parameter in family.parameters()), torch.device("cpu"))
+    family.eval()
+    try:
+        with torch.inference_mode():
+            yield device
+    finally:
+        for module in training:
+            module.training = True

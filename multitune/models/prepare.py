@@ -1,0 +1,94 @@
+"""The preparer of families whose parts go to one tower each: from a sample to a row, from rows to a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from multitune.core.protocols import AnswerNeed, Batch, Media, Memo, Needs, Part, Sample
+from multitune.data.decode import BadPart, opened
+from multitune.models.signals import Row, Signal
+
+NO_CLASS = -100
+
+
+@dataclass(frozen=True)
+class TowerPreparer:
+    """One signal for each part; answers become class indices (-100 where absent) or standardised numbers (0 where absent).
+
+    A row: `id`, `parts` (part -> what its signal made, absent parts not there), `answers`, and `truncated` (part -> tokens cut).
+    """
+
+    signals: Mapping[str, Signal]
+    needs: Needs
+
+    def prepare(self, sample: Sample, memo: Memo) -> Mapping[str, Any]:
+        """Decode and prepare each part that is there.
+
+        Raises: BadPart for a part that cannot be decoded, or a class that the model does not have.
+        """
+        parts = {name: self._row(name, sample.parts[name], memo) for name in self.signals if name in sample.parts}
+        needs = self.needs.answers
+        answers = {name: answer_value(name, sample.parts[name], need) for name, need in needs.items() if name in sample.parts}
+        truncated = {name: row["cut"] for name, row in parts.items() if row.get("cut")}
+        return {"id": sample.id, "parts": parts, "answers": answers, "truncated": truncated}
+
+    def collate(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
+        """A batch of prepared rows; a part that is absent in a row holds a filler there, which `presence` marks."""
+        presence = {name: _flags([name in row["parts"] for row in rows]) for name in self.signals}
+        inputs = {name: self.signals[name].batch(self._filled(name, rows)) for name in self.signals}
+        presence |= {name: _flags([name in row["answers"] for row in rows]) for name in self.needs.answers}
+        answers = {name: answer_tensor([row["answers"].get(name) for row in rows], need) for name, need in self.needs.answers.items()}
+        return Batch(tuple(row["id"] for row in rows), inputs, answers, presence)
+
+    def bucket(self, row: Mapping[str, Any]) -> Hashable:
+        """Which parts are there, and the padded shape of each."""
+        return tuple((name, self.signals[name].bucket(row["parts"][name])) for name in self.signals if name in row["parts"])
+
+    def describe(self) -> Mapping[str, Any]:
+        """Each part's signal, and how each answer is written as a number."""
+        answers = {
+            name: {"modality": need.modality, "labels": list(need.labels), "mean": need.mean, "deviation": need.deviation}
+            for name, need in self.needs.answers.items()
+        }
+        return {"parts": {name: dict(signal.describe()) for name, signal in self.signals.items()}, "answers": answers}
+
+    def _row(self, name: str, part: Part, memo: Memo) -> Row:
+        signal = self.signals[name]
+        make: Callable[[], Row] = lambda: signal.row(opened(part).value)  # noqa: E731
+        return memo.get(f"{signal.key}:{part.value.key}", make) if isinstance(part.value, Media) else make()
+
+    def _filled(self, name: str, rows: Sequence[Mapping[str, Any]]) -> list[Row]:
+        """The rows of one part; where it is absent, a row that is there, else a made-up one: shapes hold, values are never read."""
+        there = next((row["parts"][name] for row in rows if name in row["parts"]), None)
+        signal = self.signals[name]
+        filler = there if there is not None else signal.row(signal.sample())
+        return [row["parts"].get(name, filler) for row in rows]
+
+
+def answer_value(name: str, part: Part, need: AnswerNeed) -> float | int:
+    """An answer as the loss takes it: the index of its class, or the standardised number.
+
+    Raises: BadPart for a class that is not among the labels, or a value that is no such answer.
+    """
+    value = opened(part).value
+    if need.modality != "category":
+        return (float(value) - need.mean) / need.deviation
+    if value not in need.labels:
+        raise BadPart(part, f'"{value}" is no class of the training data; they are {", ".join(need.labels[:12])}', name)
+    return need.labels.index(value)
+
+
+def answer_tensor(values: Sequence[float | int | None], need: AnswerNeed) -> Tensor:
+    """Answers of a batch: int64 class indices, -100 where absent; or float32 numbers, 0 where absent."""
+    if need.modality == "category":
+        return torch.tensor([NO_CLASS if value is None else value for value in values], dtype=torch.int64)
+    return torch.tensor([0.0 if value is None else value for value in values], dtype=torch.float32)
+
+
+def _flags(values: Sequence[bool]) -> Tensor:
+    return torch.tensor(values, dtype=torch.bool)
