@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import AutoModel, AutoModelForCausalLM
+from safetensors.torch import load_file, save_file
 
 import multitune
 from recipes.tiny_probe import audio_probes, below_the_gate, image_probes
@@ -33,7 +33,7 @@ RUNS = Path("build/tiny")
 PACKAGED = ROOT / "multitune" / "models" / "bases" / "tiny"
 STEPS = ("image", "audio", "align", "lm")
 MAX_BYTES = 10_000_000
-WEIGHTS = {"config.json", "generation_config.json", "model.safetensors"}
+WEIGHTS = "model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -98,11 +98,7 @@ def package(figures: Mapping[str, Mapping[str, float]], probes: Mapping[str, Map
         draft = RUNS / "packaged" / name
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
-        loader = AutoModelForCausalLM if name == "lm" else AutoModel
-        loader.from_pretrained(towers_of(name), dtype=torch.float16).save_pretrained(draft)
-        for file in START.joinpath(name).iterdir():
-            if file.name not in WEIGHTS:
-                shutil.copyfile(file, draft / file.name)
+        halve(towers_of(name), START / name, draft)
         (draft / "README.md").write_text(card(name, figures, probes.get(name, {})), "utf-8")
     size = sum(file.stat().st_size for file in (RUNS / "packaged").rglob("*") if file.is_file())
     if size > MAX_BYTES:
@@ -112,6 +108,18 @@ def package(figures: Mapping[str, Mapping[str, float]], probes: Mapping[str, Map
         for file in (RUNS / "packaged" / name).iterdir():
             shutil.copyfile(file, PACKAGED / name / file.name)
     print(f"packaged: {size:,} bytes", file=sys.stderr)
+
+
+def halve(trained: Path, start: Path, folder: Path) -> None:
+    """Write a trained tower as fp16: the tensors that its start folder had and no others, with that folder's other files."""
+    names = load_file(start / WEIGHTS).keys()
+    found = load_file(trained / WEIGHTS)
+    save_file({name: found[name].to(torch.float16).contiguous() for name in names}, folder / WEIGHTS, metadata={"format": "pt"})
+    config = json.loads((start / "config.json").read_text("utf-8")) | {"dtype": "float16"}
+    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
+    for file in start.iterdir():
+        if file.name not in {WEIGHTS, "config.json"}:
+            shutil.copyfile(file, folder / file.name)
 
 
 def card(name: str, figures: Mapping[str, Mapping[str, float]], probes: Mapping[str, float]) -> str:
