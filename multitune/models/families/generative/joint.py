@@ -1,0 +1,196 @@
+"""From samples to what a whole model reads: its own processor joins pictures and text; the answer's tokens come after."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from multitune.core.errors import ModelError
+from multitune.core.protocols import Batch, Media, Memo, Part, Sample
+from multitune.data.decode import BadPart, opened
+from multitune.models.families.generative.preparing import IGNORED, padded, rounded, shortened
+from multitune.models.families.generative.prompt import Prompt, neutral, special_tokens
+from multitune.models.signals import TextSignal
+
+JOINED = "joined"
+Arrays = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class JointPreparer:
+    """A row: the processor's arrays for pictures and prompt, and the answer's token ids if it has an answer.
+
+    media: the parts that are pictures, in order. limits: text part or answer -> tokens kept of it, 0: all. limit: tokens in all.
+    """
+
+    processor: Any
+    prompt: Prompt
+    answer: str
+    media: tuple[str, ...]
+    limits: Mapping[str, int]
+    limit: int
+
+    def prepare(self, sample: Sample, memo: Memo) -> Mapping[str, Any]:
+        """One row alone; `truncated`: part -> tokens that did not fit.
+
+        Raises: BadPart for a part that cannot be decoded, or a row that is longer than the model takes: media tokens are never cut.
+        """
+        truncated: dict[str, int] = {}
+        there = [name for name in self.media if name in sample.parts]
+        pictures = [_picture(sample.parts[name], memo) for name in there]
+        values = {name: self._text(sample.parts[name], name, truncated) for name in self.prompt.parts if name in sample.parts}
+        said = self._text(sample.parts[self.answer], self.answer, truncated) if self.answer in sample.parts else None
+        asked, told = self._words(self.prompt.fill(values), len(pictures), said)
+        inputs = self._joined(asked, pictures)
+        row: dict[str, Any] = {"id": sample.id, "parts": tuple(there), "inputs": inputs, "truncated": truncated}
+        if told is not None:
+            row["answer"] = np.asarray(self._tail(asked, told), np.int64)
+        length = inputs["input_ids"].shape[1] + len(row.get("answer", ()))
+        if length > self.limit:
+            longest = self.answer if said is not None else next(iter(sample.parts))
+            raise BadPart(sample.parts[longest], f"is {length} tokens with pictures and prompt; the model takes {self.limit}")
+        return row
+
+    def collate(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
+        """Prompts padded on the left, answers on the right (-100); pictures as the processor itself joins rows."""
+        length = max(self._length(row) for row in rows)
+        inputs = [_left(row["inputs"], length, self.filler) for row in rows]
+        names = dict.fromkeys(name for row in inputs for name in row)
+        answers = [row.get("answer", np.empty(0, np.int64)) for row in rows]
+        longest = max(1, *(len(ids) for ids in answers))
+        return Batch(
+            ids=tuple(row["id"] for row in rows),
+            inputs={JOINED: {name: _stacked([row[name] for row in inputs if name in row]) for name in names}},
+            answers={self.answer: torch.stack([padded(ids, longest, IGNORED) for ids in answers])},
+            presence={name: torch.tensor([name in row["parts"] for row in rows]) for name in self.media}
+            | {self.answer: torch.tensor(["answer" in row for row in rows])},
+        )
+
+    def bucket(self, row: Mapping[str, Any]) -> Hashable:
+        """The prompt's padded length, and the shapes of what goes with the pictures."""
+        length = row["inputs"]["input_ids"].shape[1]
+        shapes = tuple(sorted((name, array.shape) for name, array in row["inputs"].items() if array.shape[1:] != (length,)))
+        return self._length(row), shapes
+
+    def describe(self) -> Mapping[str, Any]:
+        """All that decides what a row becomes."""
+        return {
+            "processor": json.loads(self.processor.to_json_string()),
+            "lm": dict(TextSignal(self.processor.tokenizer, self.limit).describe()),
+            "chat_template": str(self.processor.chat_template or ""),
+            "prompt": self.prompt.template,
+            "limits": dict(self.limits),
+        }
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Token ids as text, special tokens left out."""
+        return str(self.processor.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)).strip()
+
+    @cached_property
+    def filler(self) -> int:
+        """The id that pads input_ids."""
+        tokenizer = self.processor.tokenizer
+        return int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
+
+    def stops(self) -> tuple[int, ...]:
+        """The first special token that the template puts after an answer, if it puts one."""
+        asked, told = self._words("a", 0, "a")
+        special = set(self.processor.tokenizer.all_special_ids)
+        return tuple([token for token in self._tail(asked, told or "") if token in special][:1])
+
+    def _length(self, row: Mapping[str, Any]) -> int:
+        """Padded length; one column more than the row at least, so that attention takes the same path for every row."""
+        return rounded(row["inputs"]["input_ids"].shape[1] + 1)
+
+    def _text(self, part: Part, name: str, truncated: dict[str, int]) -> str:
+        text = neutral(opened(part).value, self._special)
+        if self.limits[name]:
+            text, cut = shortened(text, self.processor.tokenizer, self.limits[name])
+            truncated.update({name: cut} if cut else {})
+        return text
+
+    def _words(self, prompt: str, num_pictures: int, said: str | None) -> tuple[str, str | None]:
+        """The text up to the answer, and the text with the answer, as the chat template has them or plainly."""
+        if not self.processor.chat_template:
+            asked = self._image_token * num_pictures + (f"{prompt.rstrip()}\n" if prompt.strip() else "")
+            return asked, None if said is None else asked + said + self.processor.tokenizer.eos_token
+        content: list[dict[str, str]] = [{"type": "image"}] * num_pictures
+        content += [{"type": "text", "text": prompt}] if prompt or not num_pictures else []
+        messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
+        asked = self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        if said is None:
+            return asked, None
+        messages.append({"role": "assistant", "content": [{"type": "text", "text": said}]})
+        return asked, self.processor.apply_chat_template(messages, tokenize=False)
+
+    def _joined(self, text: str, pictures: Sequence[Image.Image]) -> dict[str, NDArray[Any]]:
+        given = {"images": [list(pictures)]} if pictures else {}
+        made = self.processor(text=[text], return_tensors="np", add_special_tokens=self._adds(text), **given)
+        return {str(name): np.asarray(array) for name, array in made.items()}
+
+    def _tail(self, asked: str, told: str) -> list[int]:
+        """The token ids that the answer adds.
+
+        Raises: ModelError if the tokens up to the answer are not the same with and without it.
+        """
+        tokenizer, more = self.processor.tokenizer, self._adds(asked)
+        before = tokenizer(asked, add_special_tokens=more, verbose=False)["input_ids"]
+        after = tokenizer(told, add_special_tokens=more, verbose=False)["input_ids"]
+        if not told.startswith(asked) or after[: len(before)] != before:
+            found = f"the text up to the answer ({asked[-30:]!r}) does not stay the same when the answer follows."
+            raise ModelError("model.prompt", found, "End it where a word ends, or mend the folder's chat template.")
+        return [int(token) for token in after[len(before) :]]
+
+    def _adds(self, text: str) -> bool:
+        start = self.processor.tokenizer.bos_token
+        return not (start and text.startswith(start))
+
+    @cached_property
+    def _special(self) -> tuple[str, ...]:
+        return special_tokens(self.processor.tokenizer)
+
+    @cached_property
+    def _image_token(self) -> str:
+        token = vars(self.processor).get("image_token")
+        if token is None:
+            found = "its processor has neither a chat template nor an image token."
+            raise ModelError("model.pretrained", found, "Add chat_template.jinja to the folder.")
+        return str(token)
+
+
+def _picture(part: Part, memo: Memo) -> Image.Image:
+    value = part.value
+    array = memo.get(f"picture:{value.key}", lambda: opened(part).value) if isinstance(value, Media) else opened(part).value
+    return Image.fromarray(array)
+
+
+def _left(arrays: Arrays, length: int, filler: int) -> dict[str, Tensor]:
+    """What has one number for each token of the prompt, padded on the left; the rest as it is."""
+    own = arrays["input_ids"].shape[1]
+    made: dict[str, Tensor] = {}
+    for name, array in arrays.items():
+        tensor = torch.from_numpy(np.ascontiguousarray(array))
+        along = tensor.dim() == 2 and tensor.shape == (1, own)
+        value = filler if name == "input_ids" else 0
+        made[name] = torch.nn.functional.pad(tensor, (length - own, 0), value=value) if along else tensor
+    return made
+
+
+def _stacked(tensors: Sequence[Tensor]) -> Tensor:
+    """Rows one after the other along the first axis, the other axes padded with zeros at their end."""
+    shape = [max(sizes) for sizes in zip(*(tensor.shape[1:] for tensor in tensors), strict=True)]
+    return torch.cat([_grown(tensor, shape) for tensor in tensors])
+
+
+def _grown(tensor: Tensor, shape: Sequence[int]) -> Tensor:
+    missing = [size for have, want in zip(reversed(tensor.shape[1:]), reversed(shape), strict=True) for size in (0, want - have)]
+    return torch.nn.functional.pad(tensor, missing)
