@@ -30,6 +30,7 @@ class Manifest:
         self.name, self.root, self.fingerprint = name, root, fingerprint
         self._kept, self._stem, self._id_column = kept, stem, id_column
         self._batches: list[pa.RecordBatch] = []
+        self._columns: list[list[pa.Array]] = []  # of each batch: asking a batch for them costs more than reading a row
         self._starts: list[int] = []
         self._open()
 
@@ -41,6 +42,7 @@ class Manifest:
             raise DataError(
                 str(self._kept.parent), f"the kept table cannot be read ({type(error).__name__}).", "Remove this folder; it is made again."
             ) from None
+        self._columns = [batch.columns for batch in self._batches]
         self._starts = [0]
         for batch in self._batches:
             self._starts.append(self._starts[-1] + batch.num_rows)
@@ -48,7 +50,7 @@ class Manifest:
         self._numbered = self._id_column not in self.columns
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in {"_batches", "_starts"}}
+        return {name: value for name, value in vars(self).items() if name not in {"_batches", "_columns", "_starts"}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -61,13 +63,13 @@ class Manifest:
         """The row's id, unique in this table."""
         if self._numbered:
             return f"{self._stem}:{index + 1}"
-        batch, offset = self._place(index)
-        return str(batch.column(self._id_column)[offset].as_py())
+        number, offset = self._place(index)
+        return str(self._columns[number][self.columns.index(self._id_column)][offset].as_py())
 
     def row(self, index: int) -> Mapping[str, Any]:
         """Column -> text or bytes; absent cells are left out."""
-        batch, offset = self._place(index)
-        cells = ((name, _value(column[offset].as_py())) for name, column in zip(self.columns, batch.columns, strict=True))
+        number, offset = self._place(index)
+        cells = ((name, _value(column[offset].as_py())) for name, column in zip(self.columns, self._columns[number], strict=True))
         return {name: value for name, value in cells if value is not None}
 
     def column(self, name: str) -> Sequence[Any]:
@@ -79,11 +81,11 @@ class Manifest:
             raise DataError(self.name, f'has no column "{name}"; there are {", ".join(self.columns)}.', did_you_mean(name, self.columns))
         return [_value(cell) for batch in self._batches for cell in batch.column(name).to_pylist()]
 
-    def _place(self, index: int) -> tuple[pa.RecordBatch, int]:
+    def _place(self, index: int) -> tuple[int, int]:
         if not 0 <= index < len(self):
             raise IndexError(index)
         number = bisect.bisect_right(self._starts, index) - 1
-        return self._batches[number], index - self._starts[number]
+        return number, index - self._starts[number]
 
 
 def open_table(path: Path | str, *, name: str, root: Path | None = None, id_column: str = "id") -> Manifest:

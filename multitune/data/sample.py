@@ -101,8 +101,8 @@ def _from_path(text: str, root: Path | None) -> Media:
         raise ValueError("is a URL; nothing is fetched: download it and give the file's path")
     if "\0" in text:
         raise ValueError("is a path with NUL in it")
-    place = os.path.normpath(os.path.join(root, text)) if root is not None else os.path.abspath(text)
-    if root is not None and not os.path.isabs(text) and os.path.commonpath([place, root]) != str(root):
+    place = os.path.abspath(os.path.join(root, text)) if root is not None else os.path.abspath(text)
+    if ".." in text and root is not None and not os.path.isabs(text) and Path(os.path.abspath(root)) not in Path(place).parents:
         raise ValueError("is a path that leaves the table's folder; give an absolute path, or move the file")
     try:
         status = os.stat(place)

@@ -1,0 +1,232 @@
+"""Steps of micro-batches in an order that is a pure function, made here or in worker processes, bad rows quarantined."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from multitune.core import catalog
+from multitune.core.errors import DataError, LossBudgetError
+from multitune.core.ledger import Ledger
+from multitune.core.plan import Plan
+from multitune.core.protocols import Augmentation, Batch, Preparer, Sample
+from multitune.core.recipe import Component, PartSpec, Recipe
+from multitune.data.order import Order, Task
+from multitune.data.split import Examples
+from multitune.data.workers import Memo, Note, Pool, Work, prepared, read_sample, single
+
+MEMO_BYTES = 1 << 30
+TIMEOUT_SECONDS = 120.0
+_memo = Memo(MEMO_BYTES)  # of this process: runs after each other over the same files prepare them once
+
+
+@dataclass(frozen=True)
+class StepBatches:
+    """This rank's share of one optimizer step: pairs of a micro-batch's number in the step and the batch.
+
+    A micro-batch of which no row could be read is not there. wait_seconds: how long the caller waited for them.
+    """
+
+    step: int
+    epoch: int
+    micro: tuple[tuple[int, Batch], ...]
+    wait_seconds: float
+
+
+class Loader:
+    """The steps of a run over the rows of a split; its whole state is the number of the step.
+
+    batch_size: rows of a step over all ranks. micro_batch: rows of one forward; 0: the whole batch of a rank. balance: an answer
+    whose classes are drawn equally often. augment: part -> augmentations, in order. memo_bytes: for what is prepared once; 0 keeps nothing.
+    timeout: seconds after which a silent worker counts as hung.
+    """
+
+    def __init__(
+        self,
+        examples: Examples,
+        preparer: Preparer,
+        *,
+        seed: int,
+        batch_size: int,
+        micro_batch: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        workers: int = 0,
+        prefetch: int = 2,
+        balance: str = "",
+        ledger: Ledger | None = None,
+        max_loss: float = 1.0,
+        augment: Mapping[str, Sequence[Augmentation]] | None = None,
+        memo_bytes: int = MEMO_BYTES,
+        timeout: float = TIMEOUT_SECONDS,
+    ) -> None:
+        if not len(examples):
+            raise DataError("data", "the split to train on has no rows.", "Give it rows.")
+        self.examples = examples
+        self.ledger = ledger if ledger is not None else Ledger()
+        self._order = order_of(
+            examples, seed=seed, batch_size=batch_size, micro_batch=micro_batch or -(-batch_size // world), balance=balance
+        )
+        steps = {part: tuple(given) for part, given in (augment or {}).items() if given}
+        self._work = Work(examples, preparer, seed, steps, memo_bytes)
+        self._memo = _memo if memo_bytes == MEMO_BYTES else Memo(memo_bytes)
+        self._rank, self._world = rank, world
+        self._workers, self._prefetch, self._timeout = workers, prefetch, timeout
+        self._budget = Budget(examples, self.ledger, max_loss)
+        self._pool: Pool | None = None
+
+    @classmethod
+    def of(
+        cls, examples: Examples, preparer: Preparer, *, recipe: Recipe, plan: Plan, ledger: Ledger, world: int = 1, rank: int = 0
+    ) -> Loader:
+        """The loader that a recipe and its plan ask for."""
+        planned = plan.values.get("train.workers")
+        workers = int(planned.value) if planned is not None else recipe.train.workers
+        return cls(
+            examples,
+            preparer,
+            seed=recipe.seed,
+            batch_size=recipe.train.batch_size,
+            micro_batch=int(plan["train.micro_batch"]) if "train.micro_batch" in plan.values else recipe.train.micro_batch,
+            rank=rank,
+            world=world,
+            workers=max(workers, 0),
+            prefetch=recipe.train.prefetch,
+            balance=recipe.train.balance,
+            ledger=ledger,
+            max_loss=recipe.data.max_loss,
+            augment=augmentations(recipe.data.inputs),
+        )
+
+    @property
+    def rows_per_epoch(self) -> int:
+        """Rows drawn in an epoch."""
+        return self._order.rows_per_epoch
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of an epoch; the last one may have fewer rows."""
+        return math.ceil(self.rows_per_epoch / self._order.batch_size)
+
+    def order(self, epoch: int) -> np.ndarray:
+        """The places of the examples in the order of an epoch."""
+        return self._order.epoch(epoch)
+
+    def steps(self, start: int, stop: int) -> Iterator[StepBatches]:
+        """Steps `start` up to, not including, `stop`; starting anywhere gives what an uninterrupted run would have had.
+
+        Raises: LossBudgetError when too many rows cannot be read; HungError, Fault for workers that hang or die.
+        """
+        self.close()
+        if self._workers:
+            self._pool = Pool(self._work, workers=self._workers, window=self._prefetch, timeout=self._timeout)
+            made = self._pool.run(lambda: (task for _, _, tasks in self._tasks(start, stop) for task in tasks))
+        else:
+            made = single(self._work, (task for _, _, tasks in self._tasks(start, stop) for task in tasks), self._memo)
+        try:
+            for step, epoch, tasks in self._tasks(start, stop):
+                began = time.perf_counter()
+                micro: list[tuple[int, Batch]] = []
+                for task in tasks:
+                    done = next(made)
+                    self._budget.take(done.notes)
+                    if done.error is not None:
+                        raise done.error
+                    if done.batch is not None:
+                        micro.append((task.micro, done.batch))
+                yield StepBatches(step, epoch, tuple(micro), time.perf_counter() - began)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """End the worker processes."""
+        if self._pool is not None:
+            self._pool.stop()
+            self._pool = None
+
+    def _tasks(self, start: int, stop: int) -> Iterator[tuple[int, int, list[Task]]]:
+        return self._order.tasks(start, stop, rank=self._rank, world=self._world)
+
+
+class Budget:
+    """Counts the rows of a split that were lost, and stops the run when they are too many."""
+
+    def __init__(self, examples: Examples, ledger: Ledger, max_loss: float) -> None:
+        self._rows, self._ledger, self._max_loss = len(examples), ledger, max_loss
+        self._lost = ledger.lost() & set(examples.ids) if ledger.lost() else set[str]()
+
+    def take(self, notes: Sequence[Note]) -> None:
+        """Take down what happened to rows.
+
+        Raises: LossBudgetError if more than `max_loss` of the rows are lost.
+        """
+        for note in notes:
+            self._ledger.record(id=note.id, fate=note.fate, part=note.part, cause=note.cause, source=note.source)
+            if note.fate != "quarantined":
+                continue
+            self._lost.add(note.id)
+            if len(self._lost) > self._max_loss * self._rows:
+                raise LossBudgetError(
+                    "data.max_loss",
+                    f"{len(self._lost)} of {self._rows} rows cannot be read, over the share {self._max_loss:g}; the last is {note.id}, "
+                    f"{note.part}: {note.cause}.",
+                    "Mend the rows that the ledger names, or raise data.max_loss.",
+                )
+
+
+def batches(
+    examples: Examples, preparer: Preparer, *, size: int, memo: Memo | None = None, ledger: Ledger | None = None, max_loss: float = 1.0
+) -> Iterator[tuple[list[Sample], Batch]]:
+    """The rows of a split in order, nothing shuffled or augmented: samples and their batch; rows that cannot be read are left out.
+
+    Raises: LossBudgetError when too many rows cannot be read.
+    """
+    memo = memo if memo is not None else _memo
+    budget = Budget(examples, ledger if ledger is not None else Ledger(), max_loss)
+    for start in range(0, len(examples), size):
+        samples: list[Sample] = []
+        rows = []
+        notes: list[Note] = []
+        for place in range(start, min(start + size, len(examples))):
+            sample = read_sample(examples, place, notes)
+            row = None if sample is None else prepared(sample, preparer, memo, notes)
+            if sample is not None and row is not None:
+                samples.append(sample)
+                rows.append(row)
+        budget.take(notes)
+        if rows:
+            yield samples, preparer.collate(rows)
+
+
+def order_of(examples: Examples, *, seed: int, batch_size: int, micro_batch: int, balance: str) -> Order:
+    """The order in which a run takes the rows of its train split."""
+    return Order(
+        num_rows=len(examples),
+        seed=seed,
+        batch_size=batch_size,
+        micro_batch=micro_batch,
+        weights=examples.weights,
+        labels=examples.column(balance) if balance else None,
+    )
+
+
+def augmentations(parts: Mapping[str, PartSpec]) -> dict[str, tuple[Augmentation, ...]]:
+    """The augmentations of each part, built.
+
+    Raises: PluginError for one that is not known; DataError for one of another modality.
+    """
+    return {
+        name: tuple(_augmentation(name, n, spec, c) for n, c in enumerate(spec.augment)) for name, spec in parts.items() if spec.augment
+    }
+
+
+def _augmentation(name: str, number: int, spec: PartSpec, component: Component) -> Augmentation:
+    where = f"data.parts.{name}.augment.{number}"
+    built: Augmentation = catalog.find("augmentation", component.name, component.options, where=where).build()
+    if built.modality != spec.modality:
+        raise DataError(where, f"{component.name} is for the modality {built.modality}, the part is {spec.modality}.", "Choose another.")
+    return built
