@@ -247,12 +247,16 @@ class Modality(Protocol):
         """Text or bytes of a cell -> the value as `Part` describes it. Raises ValueError saying what was found."""
         ...
 
-    def encode(self, value: Any) -> tuple[str, bytes]:
-        """Of media: a decoded value as a file that `decode` gives back exactly: its suffix and bytes."""
-        ...
-
     def synthesize(self, seed: int) -> Any:
         """A small random value in decoded form; different seeds differ in size too."""
+        ...
+
+
+class MediaModality(Modality, Protocol):
+    """A modality whose values are files."""
+
+    def encode(self, value: Any) -> tuple[str, bytes]:
+        """A decoded value as a file that `decode` gives back exactly: its suffix and its bytes."""
         ...
 
 

@@ -30,9 +30,7 @@ def interval(rows: NDArray[np.generic], statistic: Callable[[Array], Array], *, 
     return interval_of_weights(np.ones(len(table), np.int64), lambda weights: statistic(weights @ table), draws=draws, seed=seed)
 
 
-def interval_of_weights(
-    counts: NDArray[np.int64], statistic: Callable[[Array], Array], *, draws: int, seed: int
-) -> tuple[float, float]:
+def interval_of_weights(counts: NDArray[np.int64], statistic: Callable[[Array], Array], *, draws: int, seed: int) -> tuple[float, float]:
     """Low and high of any statistic of weighted rows, such as a median.
 
     counts (n,): how many rows are like this one. statistic: weights (draws, n), whole numbers that add up to the rows -> values (draws,).

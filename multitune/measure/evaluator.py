@@ -7,7 +7,7 @@ It asks the same `predict` that the verb predict and a server ask, so what is me
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import isfinite
 from typing import Protocol
@@ -20,10 +20,11 @@ from multitune.core.ledger import Ledger
 from multitune.core.protocols import Category, Embedding, Needs, Number, Prediction, Predictor, Sample, TaskPreset
 from multitune.core.randomness import derive, generator
 from multitune.core.recipe import EvaluateSpec
-from multitune.data.decode import BadPart
-from multitune.data.sample import named
+from multitune.data.decode import BadPart, readable
 from multitune.measure.report import Report, judge
 from multitune.measure.tally import Named, Question, Tally, questions
+
+CHUNK = 512
 
 
 class Examples(Protocol):
@@ -116,15 +117,15 @@ class Evaluator:
     ) -> Iterator[tuple[int, Sample, Prediction]]:
         """Rows that can be read with their predictions, in order, a chunk in memory at a time."""
         lost = 0
-        for start in range(0, len(indices), self.spec.batch_size):
-            here = indices[start : start + self.spec.batch_size]
-            read = [(index, sample) for index in here if (sample := self._read(examples, index)) is not None]
-            asked = [sample if change is None else change(index, sample) for index, sample in read]
+        for start in range(0, len(indices), CHUNK):
+            here = indices[start : start + CHUNK]
+            read = {index: sample for index in here if (sample := self._read(examples, index)) is not None}
+            asked = {index: self._asked(sample if change is None else change(index, sample)) for index, sample in read.items()}
             given = self._predict(predictor, asked)
-            for (index, sample), prediction in zip(read, given, strict=True):
-                if prediction is not None:
-                    yield index, sample, _finite(prediction)
-            lost += len(here) - sum(prediction is not None for prediction in given)
+            for index, sample in read.items():
+                if index in given:
+                    yield index, sample, _finite(given[index])
+            lost += len(here) - len(given)
             if lost > self.max_loss * len(indices):
                 raise LossBudgetError(
                     "data.max_loss",
@@ -133,24 +134,36 @@ class Evaluator:
                 )
             self.tell(start + len(here), len(indices))
 
+    def _asked(self, sample: Sample) -> Sample:
+        """The sample without its answers: the model is not to see them."""
+        return replace(sample, parts={name: part for name, part in sample.parts.items() if name in self.needs.parts})
+
     def _read(self, examples: Examples, index: int) -> Sample | None:
         try:
             return examples.sample(index)
         except BadPart as bad:
-            self.ledger.record(id=examples.ids[index], fate="quarantined", cause=bad.cause)
+            self.ledger.record(id=examples.ids[index], fate="quarantined", part=bad.part, cause=bad.cause)
             return None
 
-    def _predict(self, predictor: Predictor, samples: Sequence[Sample]) -> list[Prediction | None]:
-        """Predictions; None for a row that cannot be read, found by halving (a row's bits do not depend on its neighbours)."""
+    def _predict(self, predictor: Predictor, samples: Mapping[int, Sample]) -> dict[int, Prediction]:
+        """Predictions by row; a row that cannot be read is taken down and left out (the others' bits do not depend on it)."""
+        if not samples:
+            return {}
         try:
-            return list(predictor.predict(samples)) if samples else []
+            return dict(zip(samples, predictor.predict(list(samples.values())), strict=True))
         except BadPart as bad:
-            if len(samples) > 1:
-                middle = len(samples) // 2
-                return self._predict(predictor, samples[:middle]) + self._predict(predictor, samples[middle:])
-            row = samples[0]
-            self.ledger.record(id=row.id, fate="quarantined", part=named(row.parts, bad), cause=bad.cause, source=row.source)
-            return [None]
+            broken = {index: cause for index, sample in samples.items() if (cause := readable(sample))}
+            if not broken and len(samples) == 1:
+                broken = {index: f"{bad.named(sample).part}: {bad.cause}" for index, sample in samples.items()}
+        for index, text in broken.items():
+            part, _, cause = text.partition(": ")
+            self.ledger.record(id=samples[index].id, fate="quarantined", part=part, cause=cause, source=samples[index].source)
+        good = [index for index in samples if index not in broken]
+        halves = (good,) if broken else (good[: len(good) // 2], good[len(good) // 2 :])
+        given: dict[int, Prediction] = {}
+        for half in halves:
+            given |= self._predict(predictor, {index: samples[index] for index in half})
+        return given
 
     def _ablated(self, predictor: Predictor, examples: Examples, read: Sequence[int], findings: list[Finding]) -> Iterator[Named]:
         for part in self.needs.parts:

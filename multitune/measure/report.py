@@ -30,8 +30,9 @@ class Report:
     predictions: tuple[Prediction, ...] = ()
 
     def beside(self, figures: Mapping[str, float]) -> Report:
-        """This report with other figures beside its own, such as those of the untuned model."""
-        return replace(self, figures={**self.figures, **figures})
+        """This report with other figures beside its own, such as those of the untuned model, and what they say."""
+        joined = replace(self, figures={**self.figures, **figures})
+        return replace(joined, findings=(*self.findings, *(finding for finding in judge(joined) if finding not in self.findings)))
 
 
 def judge(report: Report) -> Iterator[Finding]:

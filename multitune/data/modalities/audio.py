@@ -7,6 +7,7 @@ channels, more than 10 minutes or numbers that are not finite is refused.
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 import soundfile
 
 from multitune.core import catalog
-from multitune.core.protocols import Modality, Sound
+from multitune.core.protocols import MediaModality, Sound
 from multitune.core.randomness import generator
 
 MAX_BYTES = 256 << 20
@@ -49,6 +50,16 @@ class Sounds:
             return _checked(np.asarray(value[0]), value[1])
         raise ValueError(f"found {type(value).__name__}, not a sound; give a path, bytes or (wave, rate)")
 
+    def encode(self, value: Sound) -> tuple[str, bytes]:
+        """A WAV of exactly these fractions, float32."""
+        wave = np.ascontiguousarray(value.wave, "<f4").tobytes()
+        form = struct.pack("<HHIIHHH", 3, 1, value.rate, 4 * value.rate, 4, 32, 0)
+        chunks = b"".join(
+            name + struct.pack("<I", len(data)) + data
+            for name, data in ((b"fmt ", form), (b"fact", struct.pack("<I", len(value.wave))), (b"data", wave))
+        )
+        return ".wav", b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WAVE" + chunks
+
     def synthesize(self, seed: int) -> Sound:
         """A short tone with noise at 16 kHz, 0.2 to 1 second."""
         rng = generator("audio", seed)
@@ -57,7 +68,7 @@ class Sounds:
         return Sound((tone + 0.05 * rng.standard_normal(frames)).astype(np.float32), 16_000)
 
 
-def build(options: Options) -> Modality:
+def build(options: Options) -> MediaModality:
     """The modality."""
     return Sounds()
 

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image, ImageFile, ImageOps, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
 from multitune.core import catalog
-from multitune.core.protocols import Modality
+from multitune.core.protocols import MediaModality
 from multitune.core.randomness import generator
 
 MAX_BYTES = 64 << 20
@@ -58,6 +58,12 @@ class Images:
             return _from_array(value)
         raise ValueError(f"found {type(value).__name__}, not a picture")
 
+    def encode(self, value: np.ndarray) -> tuple[str, bytes]:
+        """A PNG of exactly these pixels."""
+        stream = io.BytesIO()
+        Image.fromarray(value).save(stream, format="PNG")
+        return ".png", stream.getvalue()
+
     def synthesize(self, seed: int) -> np.ndarray:
         """A smooth random picture, 8 to 64 pixels a side."""
         rng = generator("image", seed)
@@ -66,7 +72,7 @@ class Images:
         return np.array(small.resize((width, height), Image.Resampling.BICUBIC))
 
 
-def build(options: Options) -> Modality:
+def build(options: Options) -> MediaModality:
     """The modality."""
     return Images()
 

@@ -1,0 +1,88 @@
+"""Adapters in an artifact: a PEFT folder for each tower, beside the base that it was trained on.
+
+A folder is what PEFT itself writes, so `PeftModel.from_pretrained(AutoModel.from_pretrained("towers/image"), "adapters/image")`
+gives the same tower in plain Transformers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from peft import PeftConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
+from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from multitune.core.errors import ArtifactError
+from multitune.core.protocols import Family
+
+ROOT = "adapters"
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+PREFIX = "base_model.model."
+
+
+def save_adapters(family: Family, folder: Path) -> list[str]:
+    """Write `adapters/<tower>/` for every tower that has adapters; gives those towers."""
+    found: list[str] = []
+    for name, tower in family.towers.items():
+        for adapter, config in _configs(tower).items():
+            place = folder / ROOT / name
+            place.mkdir(parents=True)
+            state = get_peft_model_state_dict(tower, adapter_name=adapter)
+            tensors = {f"{PREFIX}{key}": tensor.detach().contiguous().cpu() for key, tensor in state.items()}
+            save_file(tensors, place / WEIGHTS, metadata={"format": "pt"})
+            text = json.dumps(_plain(config.to_dict() | {"inference_mode": True}), indent=1, sort_keys=True)
+            (place / CONFIG).write_text(text + "\n", "utf-8")
+            found.append(name)
+    return found
+
+
+def load_adapters(family: Family, folder: Path, *, merge: bool) -> None:
+    """Insert what `save_adapters` wrote. merge: add them into the weights instead, so that nothing is left inserted.
+
+    Raises: ArtifactError if an adapter does not fit its tower.
+    """
+    for place in sorted((folder / ROOT).glob("*")):
+        tower = family.towers.get(place.name)
+        if tower is None:
+            raise ArtifactError(str(place), "is for a tower that the model does not have.", "Copy the artifact again.")
+        inject_adapter_in_model(PeftConfig.from_pretrained(str(place)), tower, adapter_name="default")
+        state = {key.removeprefix(PREFIX): tensor for key, tensor in load_file(place / WEIGHTS).items()}
+        if state.keys() != get_peft_model_state_dict(tower, adapter_name="default").keys():
+            raise ArtifactError(str(place), "does not fit its tower.", "Copy the artifact again.")
+        set_peft_model_state_dict(tower, state, adapter_name="default")
+        if merge:
+            _merge(tower)
+        tower.requires_grad_(False)
+
+
+def _configs(tower: nn.Module) -> Mapping[str, PeftConfig]:
+    """The adapters that PEFT has put into a tower, by their name; it keeps them in this attribute."""
+    return vars(tower).get("peft_config", {})
+
+
+def _merge(tower: nn.Module) -> None:
+    layers = [(name, module) for name, module in tower.named_modules() if isinstance(module, BaseTunerLayer)]
+    for name, layer in layers:
+        layer.merge(safe_merge=True)
+        parent, _, child = name.rpartition(".")
+        setattr(tower.get_submodule(parent), child, layer.get_base_layer())
+    del tower.peft_config
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """PEFT's configuration as JSON, sets in order, so that the same adapter gives the same bytes."""
+    return dict(_plain_items(values))
+
+
+def _plain_items(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, set):
+            yield key, sorted(value)
+        elif isinstance(value, Mapping):
+            yield key, _plain(value)
+        else:
+            yield key, value
