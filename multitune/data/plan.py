@@ -1,0 +1,228 @@
+"""What the data say about themselves before anything is spent: splits, what they need of a model, values for the plan."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from multitune.core.errors import DataError, RecipeError, did_you_mean
+from multitune.core.finding import Finding, Severity
+from multitune.core.ledger import Ledger
+from multitune.core.plan import Origin, Value
+from multitune.core.protocols import AnswerNeed, Needs, PartNeed, Split
+from multitune.core.recipe import DataSpec, Recipe
+from multitune.data.align import Aligned, align
+from multitune.data.decode import modality
+from multitune.data.duplicates import over_splits
+from multitune.data.mix import Mixed, read
+from multitune.data.order import Order
+from multitune.data.split import Examples, split, whole
+
+FEW_ROWS = 30
+IMBALANCE = 10.0
+
+
+@dataclass(frozen=True)
+class Outline:
+    """The data of a recipe, read, aligned and split, no medium opened.
+
+    needs: what they ask of a model; classes, mean and deviation are those of train. rows_per_epoch: rows drawn in an epoch, mixing
+    weights and balance counted. classes: answer -> split -> class -> rows. dropped, masked: part -> rows.
+    """
+
+    examples: Mapping[Split, Examples]
+    needs: Needs
+    rows_per_epoch: int
+    classes: Mapping[str, Mapping[Split, Mapping[str, int]]]
+    dropped: Mapping[str, int]
+    masked: Mapping[str, int]
+    findings: tuple[Finding, ...]
+
+    @property
+    def mixed(self) -> Mixed:
+        """All sources."""
+        return self.examples["train"].mixed
+
+
+def outline(recipe: Recipe, ledger: Ledger) -> Outline:
+    """Read, align and split what the recipe names.
+
+    Raises: DataError, PluginError, RecipeError for whatever does not hold.
+    """
+    spec = recipe.data
+    aligned = align(read(spec), spec, ledger)
+    examples = split(aligned, spec)
+    balance = recipe.train.balance
+    if balance and (balance not in spec.answers or spec.parts[balance].modality != "category"):
+        known = [name for name in spec.answers if spec.parts[name].modality == "category"]
+        raise RecipeError("train.balance", f'"{balance}" is no category among the answers.', did_you_mean(balance, known))
+    train = examples["train"]
+    order = Order(
+        num_rows=len(train),
+        seed=recipe.seed,
+        batch_size=1,
+        micro_batch=1,
+        weights=train.weights,
+        labels=train.column(balance) if balance else None,
+    )
+    classes = {name: _counts(examples, name) for name in spec.answers if spec.parts[name].modality == "category"}
+    return Outline(
+        examples=examples,
+        needs=_needs(spec, examples["train"], classes),
+        rows_per_epoch=order.rows_per_epoch,
+        classes=classes,
+        dropped=aligned.dropped,
+        masked=aligned.masked,
+        findings=tuple(_findings(aligned, examples, classes)),
+    )
+
+
+def everything(recipe: Recipe, ledger: Ledger) -> Examples:
+    """All rows of the recipe's data as one set, for data that are only measured or predicted; nothing is split.
+
+    Raises: as `outline`, but for what concerns splits.
+    """
+    return whole(align(read(recipe.data), recipe.data, ledger), recipe.data)
+
+
+def state(recipe: Recipe, outline: Outline) -> dict[str, Value]:
+    """The values of the plan's section `data`, each with its origin."""
+    spec, values = recipe.data, dict[str, Value]()
+    for name, entry in zip(_source_names(outline.mixed), outline.mixed.entries, strict=True):
+        note = f"weight {entry.weight:g}" if entry.weight != 1 else ""
+        values[f"data.{name}"] = Value(f"{_shown(spec, name, entry.name)}, {len(entry.rows):,} rows", "recipe", "nothing", note)
+        values[f"data.{name}.fingerprint"] = Value(entry.rows.fingerprint[:12], "derived")
+        for joined in entry.joined:
+            values[f"data.{name}.joined.{joined.rows.name}"] = Value(joined.rows.fingerprint[:12], "derived")
+    if len(spec.entries) > 1:
+        values["data.weights"] = Value([entry.weight for entry in spec.entries], "recipe")
+    for name, part in spec.parts.items():
+        values[f"data.parts.{name}"] = Value(_part_text(spec, name), "recipe")
+        if part.augment:
+            shown = [f"{c.name}({', '.join(f'{k}={v}' for k, v in c.options.items())})" for c in part.augment]
+            values[f"data.parts.{name}.augment"] = Value(shown, "recipe")
+    for name, need in outline.needs.answers.items():
+        if need.labels:
+            values[f"data.answers.{name}.classes"] = Value(list(need.labels), "derived")
+        elif need.modality == "number":
+            note = f"mean {need.mean:.4g}, deviation {need.deviation:.4g}"
+            values[f"data.answers.{name}.standard"] = Value([need.mean, need.deviation], "derived", "bits", note)
+    values["data.split"] = Value(_split_text(spec), _origin(spec, "split"))
+    for name, examples in outline.examples.items():
+        values[f"data.rows.{name}"] = Value(len(examples), "derived")
+    values["data.rows.per_epoch"] = Value(outline.rows_per_epoch, "derived")
+    values["data.missing"] = Value(spec.missing, _origin(spec, "missing"))
+    if outline.dropped:
+        values["data.dropped"] = Value({part or "every part": count for part, count in outline.dropped.items()}, "derived")
+    if outline.masked:
+        values["data.masked"] = Value(dict(outline.masked), "derived")
+    values["data.max_loss"] = Value(spec.max_loss, _origin(spec, "max_loss"))
+    if spec.limit:
+        values["data.limit"] = Value(spec.limit, "recipe")
+    return values
+
+
+def _needs(spec: DataSpec, train: Examples, classes: Mapping[str, Mapping[Split, Mapping[str, int]]]) -> Needs:
+    parts = {name: PartNeed(part.modality, dict(part.options)) for name, part in spec.inputs.items()}
+    answers: dict[str, AnswerNeed] = {}
+    for name in spec.answers:
+        part = spec.parts[name]
+        if part.modality == "category":
+            counts = classes[name]["train"]
+            labels = tuple(sorted(counts))
+            answers[name] = AnswerNeed(part.modality, labels=labels, counts=tuple(counts[c] for c in labels), options=dict(part.options))
+        elif part.modality == "number":
+            mean, deviation = _standard(name, train)
+            answers[name] = AnswerNeed(part.modality, mean=mean, deviation=deviation, options=dict(part.options))
+        else:
+            answers[name] = AnswerNeed(part.modality, options=dict(part.options))
+    return Needs(parts, answers)
+
+
+def _standard(name: str, train: Examples) -> tuple[float, float]:
+    numbers = [modality("number").decode(text) for text in train.column(name) if text is not None]
+    if not numbers:
+        raise DataError(f"data.answers.{name}", "train has no number.", "Split otherwise.")
+    mean = math.fsum(numbers) / len(numbers)
+    deviation = math.sqrt(math.fsum((number - mean) ** 2 for number in numbers) / len(numbers))
+    return mean, deviation if deviation > 1e-12 * max(1.0, abs(mean)) else 1.0
+
+
+def _counts(examples: Mapping[Split, Examples], answer: str) -> dict[Split, dict[str, int]]:
+    return {name: dict(sorted(Counter(c for c in rows.column(answer) if c is not None).items())) for name, rows in examples.items()}
+
+
+def _findings(
+    aligned: Aligned, examples: Mapping[Split, Examples], classes: Mapping[str, Mapping[Split, Mapping[str, int]]]
+) -> Iterator[Finding]:
+    for name, rows in examples.items():
+        if len(rows) < FEW_ROWS:
+            found = f"{name} has {len(rows)} rows." if len(rows) else f"{name} has no rows."
+            yield Finding("few-rows", Severity.WARNING, f"data.split.{name}", found, "Its figures say little.", {"rows": len(rows)})
+    for answer, counts in classes.items():
+        yield from _class_findings(answer, counts)
+    for answer, values in aligned.values.items():
+        numbers = {value for value in values if isinstance(value, float)}
+        if aligned.spec.parts[answer].modality == "number" and len(numbers) == 1:
+            yield Finding(
+                "constant-answer", Severity.WARNING, f"data.answers.{answer}", "every row has the same number.", "Check the column."
+            )
+    for part, count in {**aligned.dropped, **aligned.masked}.items():
+        fate = "dropped" if part in aligned.dropped else "masked"
+        share = count / len(aligned.mixed)
+        yield Finding(
+            f"rows-{fate}",
+            Severity.INFO,
+            f"data.parts.{part}" if part else "data",
+            f"{count} rows ({share:.1%}) are {fate}: it is missing.",
+            evidence={"rows": count},
+        )
+    yield from over_splits(examples)
+
+
+def _class_findings(answer: str, counts: Mapping[Split, Mapping[str, int]]) -> Iterator[Finding]:
+    where = f"data.answers.{answer}"
+    train = counts["train"]
+    most, least = max(train, key=lambda c: train[c]), min(train, key=lambda c: train[c])
+    if train[most] > IMBALANCE * train[least]:
+        found = f'"{most}" has {train[most]} rows in train, "{least}" {train[least]}.'
+        yield Finding("imbalance", Severity.WARNING, where, found, f"Consider train.balance: {answer}.", {"classes": dict(train)})
+    for name in ("valid", "test"):
+        lacking = sorted(set(train) - set(counts[name]))
+        if counts[name] and lacking:
+            found = f'{name} lacks {len(lacking)} of {len(train)} classes, such as "{lacking[0]}".'
+            yield Finding("class-missing", Severity.WARNING, where, found, "Its figures do not speak of them.", {"classes": lacking[:20]})
+
+
+def _source_names(mixed: Mixed) -> list[str]:
+    return ["source" if len(mixed.entries) == 1 else f"source.{entry.name}" for entry in mixed.entries]
+
+
+def _shown(spec: DataSpec, name: str, entry: str) -> str:
+    return spec.source.name if name == "source" and spec.source is not None else entry
+
+
+def _part_text(spec: DataSpec, name: str) -> str:
+    part = spec.parts[name]
+    words = [part.modality, "answer" if name in spec.answers else "input"]
+    words += [f"from {part.column}"] if part.column and part.column != name else []
+    words += [f"{option} {value}" for option, value in part.options.items()]
+    words += [f"missing: {part.missing}"] if part.missing != "data" else []
+    return ", ".join(words)
+
+
+def _split_text(spec: DataSpec) -> str:
+    chosen = spec.split
+    if chosen.column:
+        return f"by column {chosen.column}"
+    shares = [f"{name} {getattr(chosen, name):g}" for name in ("train", "valid", "test") if name not in chosen.sources]
+    own = [f"{name} by its source" for name in chosen.sources]
+    group = f", grouped by {chosen.group}" if chosen.group else ""
+    return ", ".join([*shares, *own]) + f", seed {chosen.seed}{group}"
+
+
+def _origin(spec: Any, name: str) -> Origin:
+    return "recipe" if spec.given(name) else "default"
