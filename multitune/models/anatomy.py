@@ -36,11 +36,15 @@ class TowerInfo:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """names: path of a parameter inside the family -> its public name. sizes: public name -> numbers in it."""
+    """names: path of a parameter inside the family -> its public name. sizes: public name -> numbers in it.
+
+    linear: public path of a linear layer that adapters may be put into -> its inputs + outputs.
+    """
 
     towers: tuple[TowerInfo, ...]
     names: Mapping[str, str]
     sizes: Mapping[str, int]
+    linear: Mapping[str, int]
 
     @property
     def parameters(self) -> list[str]:
@@ -104,7 +108,10 @@ def find(family: Family | Any) -> Anatomy:
         public = _renamed(_unwrapped(path, wrapped), prefixes, longest)
         names[path] = public
         sizes[public] = parameter.numel()
-    return Anatomy(tuple(_info(name, paths[id(tower)], tower) for name, tower in towers.items()), names, sizes)
+    linear = {
+        f"{name}.{path}": sum(tower.get_submodule(path).weight.shape) for name, tower in towers.items() for path in linear_targets(tower)
+    }
+    return Anatomy(tuple(_info(name, paths[id(tower)], tower) for name, tower in towers.items()), names, sizes, linear)
 
 
 @dataclass(frozen=True)
@@ -173,8 +180,8 @@ def linear_targets(tower: nn.Module) -> list[str]:
 
 
 def _stated(tower: nn.Module) -> Iterator[str]:
-    recorded: Any = tower._can_record_outputs if isinstance(tower, PreTrainedModel) else None  # what Transformers' own hooks read
-    kinds = (recorded or {}).get("hidden_states", ())
+    recorded: Mapping[str, Any] = tower.can_record_outputs if isinstance(tower, PreTrainedModel) else {}
+    kinds = recorded.get("hidden_states", ())
     for path, module in tower.named_modules():
         if path and any(_is_kind(path, module, kind) for kind in (kinds if isinstance(kinds, list | tuple) else (kinds,))):
             yield path

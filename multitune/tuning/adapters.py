@@ -13,7 +13,7 @@ from multitune.core import catalog
 from multitune.core.errors import ModelError, did_you_mean
 from multitune.core.randomness import derive
 from multitune.core.recipe import TuningRow
-from multitune.models.anatomy import linear_targets, matches
+from multitune.models.anatomy import Anatomy, matches
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -47,7 +47,7 @@ class Inserted:
     by_row: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
 
 
-def targets(rows: Sequence[TuningRow], family: Any) -> list[Target]:
+def targets(rows: Sequence[TuningRow], anatomy: Anatomy) -> list[Target]:
     """Into which layers each row inserts; empty where no row does.
 
     Raises: ModelError for something unknown to insert, a pattern without linear layers, or two rows for one tower.
@@ -60,10 +60,11 @@ def targets(rows: Sequence[TuningRow], family: Any) -> list[Target]:
         if row.insert.name not in KINDS:
             raise ModelError(where, f'"{row.insert.name}" cannot be inserted; there is lora.', did_you_mean(row.insert.name, KINDS))
         options = catalog.parse(Lora, row.insert.options, where=where)
-        hits = {tower: _layers(tower, module, row.pattern) for tower, module in family.towers.items()}
+        towers = [tower.name for tower in anatomy.towers]
+        hits = {tower: _layers(tower, row.pattern, anatomy) for tower in towers}
         if not any(hits.values()):
-            near = did_you_mean(row.pattern, list(family.towers))
-            raise ModelError(where, f'"{row.pattern}" matches no linear layer of a tower; towers are {", ".join(family.towers)}.', near)
+            found_none = f'"{row.pattern}" matches no linear layer of a tower; towers are {", ".join(towers)}.'
+            raise ModelError(where, found_none, did_you_mean(row.pattern, towers))
         found += [Target(position, tower, options, layers) for tower, layers in hits.items() if layers]
     for one in found:
         if sum(other.tower == one.tower for other in found) > 1:
@@ -71,18 +72,17 @@ def targets(rows: Sequence[TuningRow], family: Any) -> list[Target]:
     return found
 
 
-def size(target: Target, family: Any) -> int:
+def size(target: Target, anatomy: Anatomy) -> int:
     """Numbers in what a target inserts: rank x (inputs + outputs) for each layer."""
-    tower = family.towers[target.tower]
-    return sum(target.options.rank * sum(tower.get_submodule(layer).weight.shape) for layer in target.layers)
+    return sum(target.options.rank * anatomy.linear[f"{target.tower}.{layer}"] for layer in target.layers)
 
 
-def insert(rows: Sequence[TuningRow], family: Any, *, seed: int) -> Inserted:
+def insert(rows: Sequence[TuningRow], anatomy: Anatomy, family: Any, *, seed: int) -> Inserted:
     """Insert into `family` what the rows say; the first values are a function of (seed, tower), whatever was drawn before.
 
     Raises: ModelError as `targets` does, or where PEFT would wrap other layers than those meant.
     """
-    wanted = targets(rows, family)
+    wanted = targets(rows, anatomy)
     if not wanted:
         return Inserted()
     from peft import LoraConfig, inject_adapter_in_model  # seconds to import, and only LoRA needs it
@@ -112,8 +112,9 @@ def insert(rows: Sequence[TuningRow], family: Any, *, seed: int) -> Inserted:
     return Inserted(configs, by_row)
 
 
-def _layers(tower: str, module: torch.nn.Module, pattern: str) -> tuple[str, ...]:
-    return tuple(path for path in linear_targets(module) if matches(f"{tower}.{path}.weight", pattern))
+def _layers(tower: str, pattern: str, anatomy: Anatomy) -> tuple[str, ...]:
+    inside = (path for path in anatomy.linear if path.startswith(f"{tower}.") and matches(f"{path}.weight", pattern))
+    return tuple(path.removeprefix(f"{tower}.") for path in inside)
 
 
 def _shortest(tower: torch.nn.Module, layers: Sequence[str]) -> list[str]:

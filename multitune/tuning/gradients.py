@@ -11,9 +11,9 @@ Source: Gao et al. 2021, arXiv:2101.06983, for the caching.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from multitune.core.protocols import Batch, Loss, Outputs
 from multitune.core.randomness import derive, seed_standard
+from multitune.models.predictor import moved
 from multitune.tuning.ranks import Ranks
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -40,7 +41,7 @@ class Gradients:
 
     def work(self, step: int, micro: Micro, *, scale: float = 1.0) -> Rows | Pairs:
         """The step's backward passes, not yet run. micro: this rank's (global index, batch); collective over the ranks."""
-        on_device = [(index, batch_on(batch, self.ranks.device)) for index, batch in micro]
+        on_device = [(index, moved(batch, self.ranks.device)) for index, batch in micro]
         return (Pairs if self.loss.over == "pairs" else Rows)(self, step, on_device, scale)
 
     def forward(self, step: int, index: int, batch: Batch) -> Outputs:
@@ -186,15 +187,3 @@ def autocast(precision: Precision, device: torch.device) -> AbstractContextManag
     if precision == "fp32":
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16 if precision == "bf16" else torch.float16)
-
-
-def batch_on(batch: Batch, device: torch.device) -> Batch:
-    """The batch with its tensors on a device."""
-    if device.type == "cpu":
-        return batch
-
-    def there(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()}
-
-    inputs = {part: there(tensors) for part, tensors in batch.inputs.items()}
-    return replace(batch, inputs=inputs, answers=there(batch.answers), presence=there(batch.presence))

@@ -8,6 +8,7 @@ often as it likes. On one process everything here is the identity.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -88,3 +89,8 @@ class Ranks:
         everyone = [torch.empty_like(padded) for _ in range(self.world)]
         dist.all_gather(everyone, padded)
         return torch.cat([part[:count] for part, count in zip(everyone, counts, strict=True)])
+
+
+def world_size() -> int:
+    """How many processes this run has, as its launcher (torchrun) says; 1 without one."""
+    return int(os.environ.get("WORLD_SIZE", "1"))

@@ -143,7 +143,7 @@ def apply(
     """
     table = [row if isinstance(row, TuningRow) else TuningRow.model_validate(row) for row in rows]
     resolve(table, anatomy)
-    inserted = adapters.insert(table, family, seed=seed)
+    inserted = adapters.insert(table, anatomy, family, seed=seed)
     whole = anatomies.find(family) if inserted.configs else anatomy
     tensors = {name: family.get_parameter(path) for path, name in whole.names.items()}
     rules = resolve(table, whole, inserted.by_row)
@@ -210,4 +210,4 @@ def _descend(module: torch.nn.Module) -> None:
 
 def _hash(tensor: Tensor) -> str:
     flat = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
-    return hashlib.blake2b(flat.numpy(), digest_size=16).hexdigest()
+    return hashlib.blake2b(memoryview(flat.numpy()), digest_size=16).hexdigest()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import combinations
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -55,7 +56,7 @@ def build(options: Options, needs: Needs) -> Contrastive:
 class Contrastive:
     """The sum over rows that have both parts, and their number, for each pair."""
 
-    over = "pairs"
+    over: Literal["rows", "pairs"] = "pairs"
 
     def __init__(self, pairs: Mapping[str, tuple[str, str]], options: Options) -> None:
         self.terms = tuple(pairs)

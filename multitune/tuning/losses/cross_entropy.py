@@ -7,6 +7,7 @@ rows (of tokens, for a text) that do. `label_smoothing` spreads that share of th
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 from pydantic import Field
 from torch.nn import functional
@@ -45,7 +46,7 @@ def build(options: Options, needs: Needs) -> CrossEntropy:
 class CrossEntropy:
     """The sum over counted rows or tokens, and their number, for each answer."""
 
-    over = "rows"
+    over: Literal["rows", "pairs"] = "rows"
 
     def __init__(self, answers: tuple[str, ...], options: Options) -> None:
         self.terms = answers

@@ -44,7 +44,7 @@ def build(options: Options, needs: Needs) -> Regression:
 class Regression:
     """The summed error over rows with the answer, and their number, for each answer."""
 
-    over = "rows"
+    over: Literal["rows", "pairs"] = "rows"
 
     def __init__(self, answers: tuple[str, ...], options: Options) -> None:
         self.terms = answers

@@ -1,0 +1,295 @@
+"""The one loop: resume, step, say, look, keep; on Accelerate for devices and processes.
+
+One process or several (torchrun), a CPU or a GPU. Of Accelerate it takes the device and the process group; the loader, the
+accumulation count and, on one process, the optimizer never pass through it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+
+from multitune.core import catalog
+from multitune.core.errors import StateError, Stopped
+from multitune.core.finding import Finding, Severity
+from multitune.core.ledger import Ledger
+from multitune.core.plan import Plan
+from multitune.core.protocols import Control, Loss
+from multitune.core.rundir import RunDir
+from multitune.data.loader import Loader
+from multitune.tuning import checkpoint, optimizer
+from multitune.tuning.events import Bar, Events
+from multitune.tuning.gradients import Gradients
+from multitune.tuning.ranks import Ranks
+from multitune.tuning.schedule import Schedule
+from multitune.tuning.scope import Scope
+from multitune.tuning.signals import Asked
+from multitune.tuning.step import Report, Step
+
+Watch = Callable[[Any], Mapping[str, float]]
+
+
+class Options(catalog.Options):
+    """No options; the plan has them all."""
+
+
+def build(options: Options) -> Accelerate:
+    """The engine."""
+    return Accelerate()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How training ended; the family holds the weights of `best_step`. stopped_by: why it ended early, empty where it did not."""
+
+    step: int
+    best_step: int
+    best_figures: Mapping[str, float]
+    stopped_by: str
+    seconds: float
+    steps_per_second: float
+    findings: tuple[Finding, ...]
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The figures of the best step, by name, and how fast training went."""
+        return {**self.best_figures, "train/best_step": float(self.best_step), "train/steps_per_second": self.steps_per_second}
+
+    @property
+    def summary(self) -> str:
+        """One line for people."""
+        text = f"trained {self.step} steps in {self.seconds:.1f} s ({self.steps_per_second:.2f} steps/s), weights of step {self.best_step}"
+        return f"{text}; stopped early: {self.stopped_by}" if self.stopped_by else text
+
+
+class Accelerate:
+    """Fits a family to what a loader gives, as a plan says."""
+
+    def fit(
+        self,
+        *,
+        loader: Loader,
+        family: Any,
+        scope: Scope,
+        loss: Loss,
+        plan: Plan,
+        run: RunDir,
+        watch: Watch,
+        ledger: Ledger | None = None,
+        control: Control | None = None,
+    ) -> Outcome:
+        """Train from the run's last checkpoint, or from the start, to the plan's last step or an early stop.
+
+        watch: measures the family as it is, on the validation split; called on the main process only. ledger: sealed with each
+        checkpoint. control: by default that of `train.early_stop`, if the plan has one.
+        Raises: NonFiniteError before the weights are touched; StateError if there are checkpoints and none verifies; Fault if
+        one cannot be written; Stopped on Ctrl-C or SIGTERM, after a checkpoint.
+        """
+        ranks = processes(plan["train.device"])
+        torch.set_num_threads(plan["train.threads"])
+        family.to(ranks.device)
+        loop = Loop(family, scope, loss, plan, run, ranks, watch, ledger or Ledger(), control or _control(plan))
+        total = scope.total
+        with Asked() as asked, Bar(total=total, done=loop.done, main=ranks.main) as bar:
+            loop.look()
+            batches = loader.steps(loop.done, total) if loop.done < total and not loop.stopped_by else iter(())
+            for batch in batches:
+                report = loop.step(batch)
+                bar.show(step=loop.done, rate=loop.rate, loss=report.loss)
+                signal_number = int(ranks.highest(asked.number))
+                if signal_number:
+                    loop.keep()
+                    raise Stopped(asked.name(signal_number), 128 + signal_number)
+                loop.look()
+                if loop.stopped_by:
+                    break
+            return loop.finish()
+
+
+@dataclass
+class Loop:
+    """What a run carries from step to step. done: optimizer steps taken."""
+
+    family: Any
+    scope: Scope
+    loss: Loss
+    plan: Plan
+    run: RunDir
+    ranks: Ranks
+    watch: Watch
+    ledger: Ledger
+    control: Control | None
+    done: int = 0
+    looked: int = 0
+    kept: int = 0
+    skipped: int = 0
+    best_step: int = 0
+    best_figures: Mapping[str, float] = field(default_factory=dict)
+    stopped_by: str = ""
+    findings: list[Finding] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        plan = self.plan
+        self.schedule = Schedule(plan["train.schedule"], self.scope.total, plan["train.warmup_steps"], plan["train.decay_steps"])
+        self.optimizer = optimizer.build(
+            self.scope, betas=tuple(plan["train.betas"]), eps=plan["train.eps"], weight_decay=plan["train.weight_decay"]
+        )
+        gradients = Gradients(self.family, self.loss, plan["run.seed"], self.ranks, plan["train.precision"])
+        self.one_step = Step(gradients, scope=self.scope, optimizer=self.optimizer, clip_norm=plan["train.clip_norm"])
+        self.folder: Path = self.run.folder / "checkpoints"
+        self.control_state: Mapping[str, Any] = self.control.start() if self.control else {}
+        self.start_hashes = self.scope.hashes()
+        self._seconds_before = 0.0
+        self._resume()
+        self.ranks.share([*(p.data for p in self.family.parameters()), *self.scope.buffers().values()])
+        self.events = Events(self.run.folder / "events.jsonl", after=self.done) if self.ranks.main else None
+        self._started, self._first = time.monotonic(), self.done
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training, over all starts of the run."""
+        return self._seconds_before + time.monotonic() - self._started
+
+    @property
+    def rate(self) -> float:
+        """Steps a second since this start."""
+        return (self.done - self._first) / max(time.monotonic() - self._started, 1e-9)
+
+    def step(self, batch: Any) -> Report:
+        """Take one optimizer step and say what it gave."""
+        self.scope.enter(self.done)
+        rate = optimizer.set_rates(self.optimizer, self.schedule, lr=self.plan["train.lr"], step=self.done)
+        report = self.one_step(self.done, batch.micro)
+        self.done += 1
+        self.skipped += report.skipped
+        values = {"train/loss": report.loss, "train/lr": rate, "train/gradient_norm": report.gradient_norm}
+        if len(report.terms) > 1:
+            values |= {f"train/loss/{term}": value for term, value in report.terms.items()}
+        self._say(values | {"train/wait_seconds": batch.wait_seconds})
+        return report
+
+    def look(self) -> None:
+        """Evaluate and keep a checkpoint where this step asks for it; nothing twice."""
+        last = self.done == self.scope.total
+        if self.done and self.looked < self.done and (last or self.done % self.plan["train.evaluate_every"] == 0):
+            self._evaluate()
+        wanted = last or self.done % self.plan["train.checkpoint_every"] == 0 or self.best_step == self.done or self.stopped_by
+        if self.done and self.kept < self.done and wanted:
+            self.keep()
+
+    def keep(self) -> None:
+        """Write a checkpoint; what it rests on (events, ledger) is on the disk before it."""
+        self.kept = self.done
+        if self.events is None:
+            return
+        self.events.sync()
+        self.ledger.seal(f"{self.done:06d}")
+        tensors = {entry.name: entry.parameter for entry in self.scope.entries}
+        tensors |= {f"{name}!buffer": tensor.clone() for name, tensor in self.scope.buffers().items()}
+        state = checkpoint.State(self.done, tensors, optimizer.moments(self.optimizer, self.scope), self._facts())
+        checkpoint.save(self.folder, state, keep=self.plan["train.keep"], best=self.best_step)
+
+    def finish(self) -> Outcome:
+        """Compare what moved with the plan, put the best step's weights in place, and close."""
+        self.findings += self.scope.compare(self.start_hashes, self.scope.hashes(), steps=self.done)
+        if self.skipped:
+            self.findings.append(Finding("steps-skipped", Severity.INFO, "train.precision", f"fp16 overflowed in {self.skipped} steps."))
+        best = self.best_step or self.done
+        if best != self.done:
+            try:
+                self._put(checkpoint.read(checkpoint.at(self.folder, best)))
+            except StateError as error:
+                self.findings.append(Finding("best-lost", Severity.ERROR, f"step {best}", f"{error}.", "The last weights are used."))
+                best = self.done
+        if self.events is not None:
+            self.events.close()
+        self.scope.leave()
+        seconds = self.seconds
+        speed = self.done / max(seconds, 1e-9)
+        return Outcome(self.done, best, self.best_figures, self.stopped_by, seconds, speed, tuple(self.findings))
+
+    def _evaluate(self) -> None:
+        self.looked = self.done
+        answer = [0, 0]
+        if self.ranks.main:
+            self.scope.leave()
+            figures = dict(self.watch(self.family))
+            self._say({name: value for name, value in figures.items() if math.isfinite(value)})
+            if self.control and figures:
+                self.control_state, decision = self.control.decide(self.control_state, step=self.done, figures=figures)
+                answer = [int(decision.best), int(decision.stop)]
+                self.stopped_by = decision.reason if decision.stop else ""
+            if answer[0] or not self.control:
+                self.best_figures = figures
+        best, stop = self.ranks.from_main(answer)
+        self.best_step = self.done if best else self.best_step
+        self.stopped_by = self.stopped_by or ("the main process" if stop else "")
+
+    def _say(self, values: Mapping[str, float]) -> None:
+        if self.events is not None:
+            self.events.write(values, step=self.done, seconds=self.seconds)
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "plan": self.plan.hash(),
+            "looked": self.looked,
+            "skipped": self.skipped,
+            "best_step": self.best_step,
+            "best_figures": {name: value for name, value in self.best_figures.items() if math.isfinite(value)},
+            "stopped_by": self.stopped_by,
+            "control": dict(self.control_state),
+            "scale": vars(self.one_step.scale),
+            "seconds": round(self.seconds, 3),
+            "start": self.start_hashes,
+        }
+
+    def _resume(self) -> None:
+        """Go back to the newest checkpoint that verifies, if there is one."""
+        found = checkpoint.latest(self.folder) if self.ranks.main else None
+        (step,) = self.ranks.from_main([found.state.step if found else 0])
+        if not step:
+            return
+        state = found.state if found else checkpoint.read(checkpoint.at(self.folder, step))
+        facts = state.facts
+        changed = [name for name in {**facts["start"], **self.start_hashes} if facts["start"].get(name) != self.start_hashes.get(name)]
+        if facts["plan"] != self.plan.hash() or changed:
+            what = f"the model is another than the run began with (such as {changed[0]})" if changed else "the plan is another"
+            raise StateError(f"{self.folder}: {what}. Undo the change, or start anew with --fresh.")
+        self._put(state)
+        optimizer.load_moments(self.optimizer, self.scope, state.moments)
+        self.done = self.kept = step
+        self.looked, self.skipped, self.stopped_by = facts["looked"], facts["skipped"], facts["stopped_by"]
+        self.best_step, self.best_figures, self.control_state = facts["best_step"], facts["best_figures"], facts["control"]
+        vars(self.one_step.scale).update(facts["scale"])
+        self._seconds_before = facts["seconds"]
+        self.findings += found.findings if found else ()
+
+    def _put(self, state: checkpoint.State) -> None:
+        homes = {entry.name: entry.parameter.data for entry in self.scope.entries}
+        homes |= {f"{name}!buffer": tensor for name, tensor in self.scope.buffers().items()}
+        if homes.keys() != state.tensors.keys():
+            raise StateError(f"{self.folder}: the checkpoint of step {state.step} holds other tensors than move now")
+        for name, home in homes.items():
+            home.copy_(state.tensors[name])
+
+
+def processes(device: str = "cpu") -> Ranks:
+    """This process among those that the launcher started; device: `cpu`, `cuda` or `mps`, for one process as it says."""
+    state = PartialState(cpu=device == "cpu")
+    mine = torch.device(str(state.device) if state.num_processes > 1 else device)
+    if mine.type == "cuda":
+        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.benchmark = False
+    return Ranks(state.process_index, state.num_processes, mine)
+
+
+def _control(plan: Plan) -> Control | None:
+    options = plan["train.early_stop"]
+    return catalog.find("control", "early_stop", options, where="train.early_stop").build() if options else None
