@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -36,13 +37,15 @@ class Tokens:
 def modality_of(module: PreTrainedModel) -> str:
     """The one modality that a model encodes, or an empty text if it joins several.
 
-    `main_input_name` decides and `input_modalities` confirms: some classes inherit "text" without reading any.
+    `main_input_name` decides and `input_modalities` confirms: some classes inherit "text" without reading any. A name that forward
+    does not take is inherited too (SmolVLM's vision tower) and decides nothing.
     """
     stated = module.input_modalities
     modalities = (stated,) if isinstance(stated, str) else tuple(stated)
     if len(modalities) > 1:
         return ""
-    by_name = _BY_MAIN_INPUT.get(module.main_input_name)
+    taken = inspect.signature(module.forward).parameters
+    by_name = _BY_MAIN_INPUT.get(module.main_input_name) if module.main_input_name in taken else None
     if by_name is None:
         return modalities[0] if modalities else ""
     return modalities[0] if modalities and modalities[0] in by_name else by_name[0]
