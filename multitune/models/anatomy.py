@@ -108,9 +108,7 @@ def find(family: Family | Any) -> Anatomy:
         public = _renamed(_unwrapped(path, wrapped), prefixes, longest)
         names[path] = public
         sizes[public] = parameter.numel()
-    linear = {
-        f"{name}.{path}": sum(tower.get_submodule(path).weight.shape) for name, tower in towers.items() for path in linear_targets(tower)
-    }
+    linear = {f"{name}.{path}": _width(tower, path) for name, tower in towers.items() for path in linear_targets(tower)}
     return Anatomy(tuple(_info(name, paths[id(tower)], tower) for name, tower in towers.items()), names, sizes, linear)
 
 
@@ -137,6 +135,11 @@ def outermost(model: PreTrainedModel) -> dict[str, Found]:
 def _info(name: str, path: str, tower: PreTrainedModel) -> TowerInfo:
     blocks = tuple(f"{name}.{block}" for block in block_paths(tower))
     return TowerInfo(name, path, tokens.modality_of(tower), blocks, sum(parameter.numel() for parameter in tower.parameters()))
+
+
+def _width(tower: nn.Module, path: str) -> int:
+    """Inputs plus outputs of a linear layer."""
+    return sum(cast("Tensor", tower.get_submodule(path).weight).shape)
 
 
 def _unwrapped(path: str, wrapped: Sequence[str]) -> str:

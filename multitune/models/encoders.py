@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -104,7 +104,7 @@ def _spread(values: Tensor, rows: Tensor, count: int) -> Tensor:
 
 
 @contextmanager
-def made_new(weights: Weights, *names: str) -> Iterator[None]:
+def made_new(weights: Weights, *names: str) -> Generator[None]:
     """Modules made inside are drawn from a seed of their own; on the meta device they are shapes only."""
     with torch.random.fork_rng(devices=[]), torch.device("meta" if weights.mode == "meta" else "cpu"):
         torch.default_generator.manual_seed(derive(weights.seed, "weights", *names))

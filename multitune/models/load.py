@@ -7,14 +7,14 @@ from a seed that is derived from the run's seed and the tower's name.
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from logging import CRITICAL
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 
 import torch
-import transformers
 from pydantic import Field, model_validator
 from safetensors import SafetensorError
 from torch import Tensor, nn
@@ -228,7 +228,7 @@ def _module(asked: _Asked, *, probe: _Probe) -> tuple[PreTrainedModel, Report]:
 def _from_config(asked: _Asked, *, on_meta: bool) -> PreTrainedModel:
     with _quiet(), _seeded(asked), torch.device("meta" if on_meta else "cpu"):
         if asked.blueprint is not None:
-            return asked.blueprint.model(asked.blueprint.config).to(DTYPES[asked.dtype])
+            return cast("PreTrainedModel", cast("nn.Module", asked.blueprint.model(asked.blueprint.config)).to(DTYPES[asked.dtype]))
         try:
             return asked.model.from_config(_config(asked), dtype=DTYPES[asked.dtype], trust_remote_code=False)
         except (ValueError, ImportError) as error:
@@ -353,17 +353,17 @@ def _in_artifact(weights: Weights, name: str) -> Provenance:
 
 
 @contextmanager
-def _seeded(asked: _Asked) -> Iterator[None]:
+def _seeded(asked: _Asked) -> Generator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive(asked.weights.seed, "weights", asked.where))
         yield
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Generator[None]:
     """Transformers reports by log and progress bars what we report in full ourselves."""
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity(transformers.logging.CRITICAL)
+    logging.set_verbosity(CRITICAL)
     logging.disable_progress_bar()
     try:
         yield

@@ -52,7 +52,7 @@ def build_family(recipe: Recipe, needs: Needs, weights: Weights) -> Family:
 def state(recipe: Recipe, needs: Needs) -> ModelOutline:
     """What the model will be, without its weights."""
     plugin = family_plugin(recipe)
-    family = cast("Any", plugin.build(needs, Weights("meta", seed=recipe.seed)))
+    family = plugin.build(needs, Weights("meta", seed=recipe.seed))
     anatomy = anatomies.find(family)
     silent = _unused(family, recipe)
     values = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -91,7 +91,7 @@ def _plain(answer: Category | Number | Text | Embedding) -> dict[str, Any]:
 
 
 @contextmanager
-def _at_rest(family: nn.Module) -> Iterator[torch.device]:
+def _at_rest(family: nn.Module) -> Generator[torch.device]:
     """Eval mode and no gradients inside; each module's own mode afterwards."""
     training = [module for module in family.modules() if module.training]
     device = next((parameter.device for parameter in family.parameters()), torch.device("cpu"))

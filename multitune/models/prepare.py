@@ -79,7 +79,7 @@ def answer_value(name: str, part: Part, need: AnswerNeed) -> float | int:
     if need.modality != "category":
         return (float(value) - need.mean) / need.deviation
     if value not in need.labels:
-        raise BadPart(part, f'"{value}" is no class of the training data; they are {", ".join(need.labels[:12])}', name)
+        raise BadPart(name, f'"{value}" is no class of the training data; they are {", ".join(need.labels[:12])}', part)
     return need.labels.index(value)
 
 

@@ -30,8 +30,8 @@ DEFAULT_TEXT_LIMIT = 512
 class Signal(Protocol):
     """One part's way into its tower."""
 
-    modality: str
-
+    @property
+    def modality(self) -> str: ...
     @property
     def key(self) -> str:
         """Changes with everything that changes what `row` gives."""
@@ -108,9 +108,13 @@ class TextSignal:
     limit: int
     modality: str = "text"
 
-    @cached_property
+    @property
     def key(self) -> str:
         """The tokenizer and the limit."""
+        return self._key
+
+    @cached_property
+    def _key(self) -> str:
         return store.key(dict(self.describe()))
 
     def row(self, value: str) -> Row:
@@ -165,9 +169,13 @@ class AudioSignal:
     extractor: Any
     modality: str = "audio"
 
-    @cached_property
+    @property
     def key(self) -> str:
         """The extractor's settings."""
+        return self._key
+
+    @cached_property
+    def _key(self) -> str:
         return store.key(dict(self.describe()))
 
     def row(self, value: Sound) -> Row:

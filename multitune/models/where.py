@@ -174,7 +174,8 @@ def _numbers_in(file: Path, *, where: str) -> Counter[str]:
                 size = 1
                 for length in piece.get_shape():
                     size *= length
-                numbers[_DTYPES.get(piece.get_dtype(), piece.get_dtype().lower())] += size
+                stored = str(piece.get_dtype())
+                numbers[_DTYPES.get(stored, stored.lower())] += size
     except (SafetensorError, OSError) as error:
         raise ModelError(where, f"{file} is not a safetensors file ({str(error)[:80]}).", "Get the file again.") from None
     return numbers
