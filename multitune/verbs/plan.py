@@ -101,7 +101,16 @@ def make_plan(recipe: Recipe, ledger: Ledger) -> Planned:
     }
     data = data_plan.outline(recipe, ledger)
     model = model_plan.state(recipe, data.needs)
-    tuned = tuning_plan.state(recipe, rows=len(data.examples["train"]), anatomy=model.anatomy, preset=preset)
+    towers = [tower.name for tower in model.anatomy.towers]
+    tuned = tuning_plan.state(
+        recipe,
+        rows=data.rows_per_epoch,
+        needs=data.needs,
+        anatomy=model.anatomy,
+        preset=preset,
+        unused=model.unused,
+        random=[name for name in towers if model.values[f"model.towers.{name}.random"].value],
+    )
     made = Plan(
         name=recipe.name,
         request=recipe.request(),
@@ -113,7 +122,7 @@ def make_plan(recipe: Recipe, ledger: Ledger) -> Planned:
 
 
 def _figures(plan: Plan) -> dict[str, float]:
-    wanted = ("train.steps", "train.steps_per_epoch", "model.parameters", "train.moving")
+    wanted = ("train.steps", "train.steps_per_epoch", "model.parameters", "moves.parameters")
     return {name: float(plan[name]) for name in wanted if name in plan.values}
 
 

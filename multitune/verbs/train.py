@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,10 +28,13 @@ from multitune.verbs.plan import Planned, as_recipe, make_plan
 if TYPE_CHECKING:
     from multitune.core.protocols import Batch, Family, Loss
     from multitune.data.loader import Loader
+    from multitune.measure.evaluator import Evaluator
+    from multitune.measure.report import Report
     from multitune.models.anatomy import Anatomy
     from multitune.tuning.scope import Scope
 
 POSITIONAL = {"positional": True}
+GOLDEN = 4
 
 
 class Options(catalog.Options):
@@ -89,12 +92,20 @@ class Line:
         from multitune.models.load import Weights
         from multitune.models.plan import build_family
         from multitune.tuning import scope as scopes
-        from multitune.tuning.plan import loss_of
+        from multitune.tuning.plan import loss_of, planned_table
 
         recipe, plan = planned.recipe, planned.plan
         family = build_family(recipe, planned.data.needs, Weights("pretrained", seed=recipe.seed))
         anatomy = anatomies.find(family)
-        scope = scopes.apply(plan["train.table"], anatomy, family, total_steps=plan["train.steps"], seed=recipe.seed)
+        scope = scopes.apply(
+            planned_table(plan),
+            anatomy,
+            family,
+            total_steps=plan["train.steps"],
+            seed=recipe.seed,
+            batch_norm=plan["train.batch_norm"],
+            unused=planned.model.unused,
+        )
         loader = Loader.of(planned.data.examples["train"], family.preparer, recipe=recipe, plan=plan, ledger=ledger, world=world, rank=rank)
         return cls(planned, family, anatomy, scope, loss_of(recipe, planned.preset, planned.data.needs), loader)
 
@@ -107,15 +118,20 @@ class Line:
 
 def _run(recipe: Recipe, run: RunDir, started: float, *, rank: int) -> Result:
     from multitune.deliver.artifact import save
+    from multitune.models.predictor import Predictor
     from multitune.tuning.engines.accelerate import processes
 
     ledger = Ledger(run.folder / "ledger" if rank == 0 else None)
     planned = make_plan(recipe, ledger)
     if rank == 0:
         _keep_plan(planned.plan, run)
-    line = Line.start(planned, ledger=ledger, world=processes(), rank=rank)
-    judge = _judge(planned)
-    untuned = _untuned(planned, line, judge, run) if rank == 0 else {}
+    line = Line.start(planned, ledger=ledger, world=processes(planned.plan["train.device"]).world, rank=rank)
+    judge, examples = evaluator(planned, ledger), planned.data.examples
+
+    def predictor() -> Predictor:
+        return Predictor(line.family, generate=recipe.evaluate.generate)
+
+    untuned = _untuned(recipe, run, lambda: judge.untuned(predictor(), examples["test"])) if rank == 0 else {}
     engine = catalog.find("engine", recipe.train.engine.name, recipe.train.engine.options, where="train.engine").build()
     outcome = engine.fit(
         loader=line.loader,
@@ -125,51 +141,59 @@ def _run(recipe: Recipe, run: RunDir, started: float, *, rank: int) -> Result:
         plan=planned.plan,
         run=run,
         ledger=ledger,
-        watch=lambda family: judge.watch(family, planned.data.examples.get("valid")),
+        watch=lambda _: judge.watch(predictor(), examples["valid"]) if "valid" in examples else {},
     )
     line.loader.close()
     if rank:
         return Result(ok=True, figures={"steps": float(outcome.step)})
-    report = judge.report(line.family, planned.data.examples["test"], name="test", untuned=untuned, ledger=ledger)
+    wanted = recipe.evaluate
+    report = judge.evaluate(predictor(), examples["test"], baselines=wanted.baselines, ablations=wanted.ablations).beside(untuned)
     artifact = save(
         line.family,
         folder=run.folder / "artifact",
         plan=planned.plan,
-        recipe=recipe,
         needs=planned.data.needs,
         scope=line.scope,
-        golden=[planned.data.examples["test"].sample(index) for index in range(min(4, len(planned.data.examples["test"])))],
+        golden=[examples["test"].sample(index) for index in range(min(GOLDEN, len(examples["test"])))],
         figures=report.figures,
     )
     ledger.seal("end")
-    findings = (*planned.plan.findings, *outcome.findings, *report.findings, *line.scope.compare(line.family))
-    figures = {**report.figures, "steps": float(outcome.step), "seconds": time.perf_counter() - started}
+    figures = {**outcome.figures, **report.figures, "steps": float(outcome.step), "seconds": time.perf_counter() - started}
     figures |= {"parameters_moved": float(line.scope.parameters_moved), **{f"rows_{fate}": float(n) for fate, n in ledger.counts().items()}}
+    return _told(run, artifact.folder, figures, (*planned.plan.findings, *outcome.findings, *report.findings), report, outcome.summary)
+
+
+def _told(run: RunDir, artifact: Path, figures: Mapping[str, float], findings: tuple[Finding, ...], report: Report, summary: str) -> Result:
+    """The result, kept in the run so that the same command answers from it."""
+    from multitune.measure.report import table
+
     result = Result(
         ok=all(finding.severity != Severity.ERROR for finding in findings),
         figures=figures,
         findings=findings,
-        paths={"run": run.folder, "artifact": artifact.folder},
-        text=_text(report.table(), outcome.summary, findings, run),
+        paths={"run": run.folder, "artifact": artifact},
+        text="\n".join([table(report).rstrip(), "", summary, *(finding.line() for finding in findings), f"artifact: {artifact}"]),
     )
     run.write_json("findings.json", [finding.to_json() for finding in findings])
-    run.write_json("result.json", _as_json(result))
+    run.write_json("result.json", {"ok": result.ok, "figures": dict(figures), "findings": [f.to_json() for f in findings], "text": result.text})
     return result
 
 
-def _judge(planned: Planned) -> Any:
-    from multitune.measure.evaluator import Judge
+def evaluator(planned: Planned, ledger: Ledger) -> Evaluator:
+    """What measures this run, in the loop and at its end."""
+    from multitune.measure.evaluator import Evaluator
 
-    return Judge(planned.recipe, planned.preset, planned.data)
+    recipe = planned.recipe
+    return Evaluator(recipe.evaluate, planned.preset, planned.data.needs, recipe.seed, ledger, recipe.data.max_loss)
 
 
-def _untuned(planned: Planned, line: Line, judge: Any, run: RunDir) -> Mapping[str, float]:
+def _untuned(recipe: Recipe, run: RunDir, measure: Callable[[], Mapping[str, float]]) -> Mapping[str, float]:
     """The test figures of the model before it is tuned: measured once, kept in the run."""
-    if not planned.recipe.evaluate.baselines:
+    if not recipe.evaluate.baselines:
         return {}
     kept = run.read_json("untuned.json")
     if kept is None:
-        kept = dict(judge.plain(line.family, planned.data.examples["test"], name="test"))
+        kept = dict(measure())
         run.write_json("untuned.json", kept)
     return kept
 
@@ -189,20 +213,6 @@ def _keep_plan(plan: Plan, run: RunDir) -> None:
             raise RunError(str(run.folder), f"its plan no longer holds: {shown}.", "Undo the change, or start anew with --fresh.")
     run.write_json("plan.json", plan.to_json())
     run.write_text("plan.txt", plan.text())
-
-
-def _text(table: str, summary: str, findings: Sequence[Finding], run: RunDir) -> str:
-    lines = [table.rstrip(), "", summary, *(finding.line() for finding in findings), f"artifact: {run.folder / 'artifact'}"]
-    return "\n".join(lines)
-
-
-def _as_json(result: Result) -> dict[str, Any]:
-    return {
-        "ok": result.ok,
-        "figures": dict(result.figures),
-        "findings": [finding.to_json() for finding in result.findings],
-        "text": result.text,
-    }
 
 
 def _answer(done: Mapping[str, Any], run: RunDir) -> Result:
