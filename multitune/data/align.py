@@ -15,7 +15,6 @@ from multitune.core.ledger import Ledger
 from multitune.core.recipe import DataSpec, Missing, PartSpec
 from multitune.data.decode import modality
 from multitune.data.mix import Mixed
-from multitune.data.modalities.text import repaired
 from multitune.data.sample import cell, is_absent
 
 
@@ -50,7 +49,7 @@ def align(mixed: Mixed, spec: DataSpec, ledger: Ledger) -> Aligned:
         if name in spec.answers:
             answers[name] = _answers(mixed, name, part, cells)
         elif not modality(part.modality).media:
-            _record_repairs(mixed, name, cells, ledger)
+            _record_repairs(mixed, name, part, cells, ledger)
     dropped, masked, kept = _decide(mixed, spec, present, ledger)
     if not len(kept):
         reasons = ", ".join(f"{count} lack {part or 'every part'}" for part, count in dropped.items())
@@ -88,11 +87,16 @@ def _answers(mixed: Mixed, name: str, part: PartSpec, cells: Sequence[Any]) -> l
     return values
 
 
-def _record_repairs(mixed: Mixed, name: str, cells: Sequence[Any], ledger: Ledger) -> None:
+def _record_repairs(mixed: Mixed, name: str, part: PartSpec, cells: Sequence[Any], ledger: Ledger) -> None:
+    """Take down the texts of which decoding leaves something out; one that cannot be decoded is met again by the loader."""
+    kind = modality(part.modality)
     for index, value in enumerate(cells):
-        if isinstance(value, str) and len(repaired(value)) != len(value):
-            entry, _ = mixed.entry(index)
-            ledger.record(id=mixed.id(index), fate="repaired", part=name, cause="NUL or lone surrogates left out", source=entry.name)
+        try:
+            changed = isinstance(value, str) and kind.decode(value) != value
+        except ValueError:
+            continue
+        if changed:
+            _record(mixed, index, ledger, "repaired", name, "NUL or lone surrogates left out")
 
 
 def _decide(

@@ -15,6 +15,7 @@ from multitune.core.errors import DataError, did_you_mean
 from multitune.core.rundir import write_atomic
 from multitune.core.store import cache_root, folder_once, hash_file, key
 from multitune.data import reading
+from multitune.data.reading.rows import BATCH_ROWS
 
 KEPT = "rows.arrow"
 SETTLED_SECONDS = 2.0  # a file younger than this may change again without a new time stamp; its hash is not remembered
@@ -142,7 +143,7 @@ def _value(cell: Any) -> Any:
 
 def _keep(table: pa.Table, path: Path) -> None:
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table, max_chunksize=reading.BATCH_ROWS)
+        writer.write_table(table, max_chunksize=BATCH_ROWS)
 
 
 def _remembered_hash(path: Path) -> str:

@@ -20,8 +20,8 @@ from pydantic import Field
 from multitune.core import catalog
 from multitune.core.errors import DataError, did_you_mean
 from multitune.core.protocols import Rows, Sound, Source
-from multitune.data import reading
 from multitune.data.manifest import check_unique
+from multitune.data.reading.parquet import as_text
 from multitune.data.sample import cell
 
 
@@ -56,7 +56,7 @@ class MemoryRows:
         if isinstance(data, MemoryRows):
             return data
         if isinstance(data, pa.Table):
-            data = reading.as_text(data, where=name).to_pylist()
+            data = as_text(data, where=name).to_pylist()
         elif type(data).__module__.partition(".")[0] == "pandas" and hasattr(data, "to_dict"):
             data = [{str(name): None if _is_nan(value) else value for name, value in row.items()} for row in data.to_dict("records")]
         elif isinstance(data, str | bytes | Mapping) or not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):

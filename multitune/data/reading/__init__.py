@@ -1,0 +1,67 @@
+"""Tables as text: CSV, TSV, JSONL and Parquet become Arrow tables whose cells are exactly what was written.
+
+Types come from the recipe, never from guessing: `007`, `NA` and `2020-01-01` survive. An empty CSV cell and a JSON null are
+absent. Bytes stay bytes. Whatever does not parse is an error that names the file and the line.
+"""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pyarrow as pa
+
+from multitune.core.errors import DataError
+from multitune.data.reading import delimited, jsonl, parquet
+from multitune.data.reading.rows import gathered
+
+VERSION = 1  # raised with any change to what a cell becomes; part of every fingerprint
+FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".pq": "parquet"}
+REFUSED = {".pkl", ".pickle", ".joblib", ".npy", ".npz", ".pt", ".pth", ".dill"}
+_PICKLES = (b"\x93NUMPY", *(b"\x80" + bytes([protocol]) for protocol in range(2, 6)))
+_OTHERS = {b"PK\x03\x04": "a zip archive", b"\x1f\x8b": "gzip", b"\xff\xfe": "UTF-16 text", b"\xfe\xff": "UTF-16 text"}
+
+
+def table_format(path: Path) -> str:
+    """`csv`, `tsv`, `jsonl` or `parquet`, by the file's ending and its first bytes; opens nothing but a regular file.
+
+    Raises: DataError if there is no such file, or it is none of these.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise DataError(str(path), "there is no such file." if isinstance(error, FileNotFoundError) else f"{error.strerror}.") from None
+    if not stat.S_ISREG(status.st_mode):
+        raise DataError(str(path), "is not a regular file.", "Name a .csv, .tsv, .jsonl or .parquet file.")
+    suffix = path.suffix.lower()
+    if suffix in REFUSED:
+        raise DataError(str(path), f"is a {suffix} file, which can run code when it is read.", "Save the table as .parquet or .jsonl.")
+    if suffix not in FORMATS:
+        hint = "Write one object a line into a .jsonl file." if suffix == ".json" else "Name a .csv, .tsv, .jsonl or .parquet file."
+        raise DataError(str(path), f'the ending "{suffix}" is none that a table has.', hint)
+    with path.open("rb") as stream:
+        head = stream.read(8)
+    if head.startswith(_PICKLES):
+        raise DataError(str(path), "holds a pickle, which can run code when it is read.", "Save the table as .parquet or .jsonl.")
+    for magic, what in _OTHERS.items():
+        if head.startswith(magic):
+            raise DataError(str(path), f"holds {what}.", "Save the table as UTF-8 text or as .parquet.")
+    if (FORMATS[suffix] == "parquet") != head.startswith(b"PAR1"):
+        raise DataError(str(path), f"does not hold what the ending {suffix} says.", "Give it the ending of its format.")
+    return FORMATS[suffix]
+
+
+def read_table(path: Path, form: str) -> pa.Table:
+    """All rows of a table; every column is large_string, large_binary, or a struct of bytes and path.
+
+    Raises: DataError naming the line that does not parse, or an empty table.
+    """
+    if form == "parquet":
+        table = parquet.read(path)
+    else:
+        with path.open("rb") as stream:
+            rows = jsonl.rows(path, stream) if form == "jsonl" else delimited.rows(path, stream, "\t" if form == "tsv" else ",")
+            table = gathered(path, rows)
+    if table.num_rows == 0:
+        raise DataError(str(path), "holds no rows.", "Check that the file was written to its end.")
+    return table

@@ -1,0 +1,35 @@
+"""CSV and TSV: strict quotes, as many cells in each line as in the header, empty cells absent."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+from multitune.core.errors import DataError
+from multitune.data.reading.rows import MAX_LINE, check_columns, lines
+
+
+def rows(path: Path, stream: BinaryIO, delimiter: str) -> Iterator[Mapping[str, str]]:
+    """The rows below the header.
+
+    Raises: DataError naming the line that does not parse.
+    """
+    reader = csv.reader(lines(path, stream), delimiter=delimiter, strict=True)
+    limit = csv.field_size_limit(MAX_LINE)
+    try:
+        header = next(reader, None)
+        if header is None:
+            raise DataError(str(path), "is empty.", "A table has a header line and rows.")
+        check_columns(path, header)
+        for cells in reader:
+            if cells and len(cells) != len(header):
+                raise DataError(f"{path}, line {reader.line_num}", f"has {len(cells)} cells, the header {len(header)}.", "Mend the line.")
+            if cells:
+                yield {name: cell for name, cell in zip(header, cells, strict=True) if cell}
+    except csv.Error as error:
+        problem = "a lone carriage return" if "new-line" in str(error) else str(error)
+        raise DataError(f"{path}, line {reader.line_num}", f"does not parse ({problem}).", "Mend the line's quotes.") from None
+    finally:
+        csv.field_size_limit(limit)
