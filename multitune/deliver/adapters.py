@@ -49,7 +49,8 @@ def load_adapters(family: Family, folder: Path, *, merge: bool) -> None:
         tower = family.towers.get(place.name)
         if tower is None:
             raise ArtifactError(str(place), "is for a tower that the model does not have.", "Copy the artifact again.")
-        inject_adapter_in_model(PeftConfig.from_pretrained(str(place)), tower, adapter_name="default")
+        config = PeftConfig.from_peft_type(**json.loads((place / CONFIG).read_text("utf-8")))
+        inject_adapter_in_model(config, tower, adapter_name="default")
         state = {key.removeprefix(PREFIX): tensor for key, tensor in load_file(place / WEIGHTS).items()}
         if state.keys() != get_peft_model_state_dict(tower, adapter_name="default").keys():
             raise ArtifactError(str(place), "does not fit its tower.", "Copy the artifact again.")

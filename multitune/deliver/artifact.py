@@ -114,7 +114,6 @@ class Artifact:
         family = cast("Family", plugin.build(self.needs, Weights("artifact", self.folder)))
         load_adapters(family, self.folder, merge=self.merge)
         _refuse_other_contract(contract(family), self.folder)
-        cast("Any", family).eval()
         return family
 
     def predictor(self, generate: Mapping[str, Any] | None = None) -> Predictor:

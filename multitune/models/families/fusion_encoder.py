@@ -47,9 +47,13 @@ class FusionEncoder(nn.Module):
         plugin = catalog.find("fusion", options.fuse.name, options.fuse.options, where="model.fuse")
         with encoders.made_new(weights, "fusion"):
             self.fusion = cast("nn.Module", plugin.build(widths, width))
-        self._fusion = cast("Fusion", self.fusion)
         with encoders.made_new(weights, "head"):
             self.head = Heads(self._fusion.slots, {name: _size(need) for name, need in needs.answers.items()}, options.dropout)
+
+    @property
+    def _fusion(self) -> Fusion:
+        """The fusion by its protocol; a property, since an attribute would register its tensors twice."""
+        return cast("Fusion", self.fusion)
 
     @property
     def towers(self) -> Mapping[str, PreTrainedModel]:
