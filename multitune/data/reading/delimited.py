@@ -11,7 +11,7 @@ from multitune.core.errors import DataError
 from multitune.data.reading.rows import MAX_LINE, check_columns, lines
 
 
-def rows(path: Path, stream: BinaryIO, delimiter: str) -> Iterator[Mapping[str, str]]:
+def rows(path: Path, stream: BinaryIO, delimiter: str) -> Iterator[Mapping[str, str | None]]:
     """The rows below the header.
 
     Raises: DataError naming the line that does not parse.
@@ -27,7 +27,7 @@ def rows(path: Path, stream: BinaryIO, delimiter: str) -> Iterator[Mapping[str, 
             if cells and len(cells) != len(header):
                 raise DataError(f"{path}, line {reader.line_num}", f"has {len(cells)} cells, the header {len(header)}.", "Mend the line.")
             if cells:
-                yield {name: cell for name, cell in zip(header, cells, strict=True) if cell}
+                yield {name: cell or None for name, cell in zip(header, cells, strict=True)}
     except csv.Error as error:
         problem = "a lone carriage return" if "new-line" in str(error) else str(error)
         raise DataError(f"{path}, line {reader.line_num}", f"does not parse ({problem}).", "Mend the line's quotes.") from None

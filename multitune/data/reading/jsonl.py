@@ -15,7 +15,7 @@ class _Number(str):
     """A JSON number as it was written."""
 
 
-def rows(path: Path, stream: BinaryIO) -> Iterator[Mapping[str, str]]:
+def rows(path: Path, stream: BinaryIO) -> Iterator[Mapping[str, str | None]]:
     """The objects of a file; blank lines are passed over.
 
     Raises: DataError naming the line that is no JSON object, has a key twice, or holds NaN or Infinity.
@@ -29,7 +29,7 @@ def rows(path: Path, stream: BinaryIO) -> Iterator[Mapping[str, str]]:
             found = decoder.decode(text)
             if not isinstance(found, dict):
                 raise json.JSONDecodeError("is no object {...}", text, 0)
-            yield {str(name): _cell(value) for name, value in found.items() if value is not None}
+            yield {str(name): None if value is None else _cell(value) for name, value in found.items()}
         except RecursionError:
             raise DataError(f"{path}, line {number}", "is nested too deep.", "Flatten it.") from None
         except ValueError as error:

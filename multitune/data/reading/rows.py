@@ -48,11 +48,11 @@ def check_columns(path: Path, names: Iterable[str]) -> None:
         raise DataError(str(path), f"has {len(seen):,} columns.", f"A table has at most {MAX_COLUMNS:,}.")
 
 
-def gathered(path: Path, rows: Iterable[Mapping[str, str]]) -> pa.Table:
+def gathered(path: Path, rows: Iterable[Mapping[str, str | None]]) -> pa.Table:
     """Rows as one Arrow table, packed batch by batch; columns in the order in which they first appear."""
     columns: dict[str, list[pa.Array]] = {}
     sizes: list[int] = []
-    block: list[Mapping[str, str]] = []
+    block: list[Mapping[str, str | None]] = []
 
     def pack() -> None:
         for name in dict.fromkeys(name for row in block for name in row):
