@@ -210,4 +210,4 @@ def _descend(module: torch.nn.Module) -> None:
 
 def _hash(tensor: Tensor) -> str:
     flat = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
-    return hashlib.blake2b(memoryview(flat.numpy()), digest_size=16).hexdigest()
+    return hashlib.blake2b(flat.numpy().data, digest_size=16).hexdigest()

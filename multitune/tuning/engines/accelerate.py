@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,7 @@ class Accelerate:
         family.to(ranks.device)
         loop = Loop(family, scope, loss, plan, run, ranks, watch, ledger or Ledger(), control or _control(plan))
         total = scope.total
-        with Asked() as asked, Bar(total=total, done=loop.done, main=ranks.main) as bar:
+        with closing(loop), Asked() as asked, Bar(total=total, done=loop.done, main=ranks.main) as bar:
             loop.look()
             batches = loader.steps(loop.done, total) if loop.done < total and not loop.stopped_by else iter(())
             for batch in batches:
@@ -197,7 +198,7 @@ class Loop:
         checkpoint.save(self.folder, state, keep=self.plan["train.keep"], best=self.best_step)
 
     def finish(self) -> Outcome:
-        """Compare what moved with the plan, put the best step's weights in place, and close."""
+        """Compare what moved with the plan, and put the best step's weights in place."""
         self.findings += self.scope.compare(self.start_hashes, self.scope.hashes(), steps=self.done)
         if self.skipped:
             self.findings.append(Finding("steps-skipped", Severity.INFO, "train.precision", f"fp16 overflowed in {self.skipped} steps."))
@@ -208,12 +209,15 @@ class Loop:
             except StateError as error:
                 self.findings.append(Finding("best-lost", Severity.ERROR, f"step {best}", f"{error}.", "The last weights are used."))
                 best = self.done
-        if self.events is not None:
-            self.events.close()
         self.scope.leave()
         seconds = self.seconds
         speed = self.done / max(seconds, 1e-9)
         return Outcome(self.done, best, self.best_figures, self.stopped_by, seconds, speed, tuple(self.findings))
+
+    def close(self) -> None:
+        """Close the events."""
+        if self.events is not None:
+            self.events.close()
 
     def _evaluate(self) -> None:
         self.looked = self.done

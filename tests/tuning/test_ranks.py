@@ -1,0 +1,69 @@
+"""Two ranks are one rank: real processes over gloo on the loopback, for losses over rows, tokens and pairs."""
+
+from __future__ import annotations
+
+import os
+import socket
+import warnings
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.tuning.fitting import fit
+from tests.tuning.small import Shape, Steps, small
+
+SHAPES: tuple[Shape, ...] = ("classify", "speak", "embed")
+SIZES = (3, 2, 2)  # three micro-batches over two ranks: an uneven share
+
+
+def train(folder: Path, shape: Shape, *, rank: int = 0, world: int = 1, sizes: tuple[int, ...] = SIZES) -> dict[str, torch.Tensor]:
+    family = small(shape, dropout=0.1)
+    loader = Steps(family, sizes=sizes, rank=rank, world=world)
+    fit(family, folder, loader=loader, steps=6, watch=lambda _: {"valid/loss": 1.0})
+    return {name: tensor.clone() for name, tensor in family.state_dict().items()}
+
+
+def one_rank_of(world: int, rank: int, port: int, folder: str) -> None:
+    """The body of a process."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    warnings.simplefilter("ignore")
+    for shape in SHAPES:
+        for sizes in (SIZES, (4,)):  # of one micro-batch the second rank has none
+            name = f"{shape}-{len(sizes)}"
+            result = train(Path(folder) / name, shape, rank=rank, world=world, sizes=sizes)
+            if rank == 0:
+                save_file(result, Path(folder) / f"{name}.safetensors")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two ranks trained, all shapes in one start."""
+    folder = tmp_path_factory.mktemp("two")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    context = get_context("spawn")
+    processes = [context.Process(target=one_rank_of, args=(2, rank, port, str(folder))) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(timeout=240)
+    assert [process.exitcode for process in processes] == [0, 0]
+    return folder
+
+
+@pytest.mark.line
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("sizes", [SIZES, (4,)], ids=["uneven", "one-idle"])
+def test_two_ranks_train_what_one_trains(two_ranks: Path, tmp_path: Path, shape: Shape, sizes: tuple[int, ...]) -> None:
+    alone = train(tmp_path, shape, sizes=sizes)
+    together = load_file(two_ranks / f"{shape}-{len(sizes)}.safetensors")
+    untouched = small(shape, dropout=0.1).state_dict()
+    assert any(not torch.equal(alone[name], untouched[name]) for name in alone)
+    for name, tensor in alone.items():
+        assert torch.allclose(tensor.float(), together[name].float(), atol=1e-5, rtol=0), name
