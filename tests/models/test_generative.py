@@ -1,44 +1,38 @@
-"""The generative family, composed: towers, a connector and a language model, on small models made from configs."""
+"""The generative family, composed: its loss is the answer's alone, whatever stands beside a row; and it can be saved and opened."""
 
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models
-from tokenizers.pre_tokenizers import ByteLevel
 from torch.nn import functional
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from multitune.core import catalog
-from multitune.core.errors import ModelError, PluginError
-from multitune.core.protocols import AnswerNeed, Batch, Needs, Part, PartNeed, Prediction, Sample, Text
-from multitune.core.randomness import generator
+from multitune.core.protocols import PartNeed
 from multitune.models import anatomy
 from multitune.models.load import Weights
 from multitune.models.pooling import pool_tokens
-from multitune.models.predictor import Forgetful, Predictor
-
-SPECIAL = ["<s>", "</s>", "<pad>", "<image>"]
-VOCABULARY = len(SPECIAL) + 256
-IGNORED = -100
-GPT2 = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 160, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
-LLAMA = {
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "max_position_embeddings": 160,
-}
-NEEDS = Needs({"image": PartNeed("image"), "question": PartNeed("text")}, {"caption": AnswerNeed("text")})
-Folders = Mapping[str, Path]
+from multitune.models.predictor import Forgetful
+from tests.models.speaking import (
+    IGNORED,
+    NEEDS,
+    ROWS,
+    VOCABULARY,
+    Folders,
+    batched,
+    built,
+    loss,
+    row,
+    said,
+    text_model,
+    tokenizer,
+    write_folders,
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -51,81 +45,8 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
-    """Small models in folders: a picture tower and two language models, all weights drawn."""
-    root = tmp_path_factory.mktemp("models")
-    torch.default_generator.manual_seed(1)
-    vit = AutoConfig.for_model(
-        "vit", hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, image_size=16, patch_size=8
-    )
-    AutoModel.from_config(vit).save_pretrained(root / "vit")
-    (root / "vit" / "preprocessor_config.json").write_text(
-        '{"image_processor_type": "ViTImageProcessor", "size": {"height": 16, "width": 16}}'
-    )
-    for name, sizes in {"gpt2": GPT2, "llama": LLAMA}.items():
-        config = AutoConfig.for_model(name, vocab_size=VOCABULARY, bos_token_id=0, eos_token_id=1, pad_token_id=2, **sizes)
-        model = AutoModelForCausalLM.from_config(config)
-        for parameter in model.parameters():
-            parameter.data.mul_(4)  # as drawn, all logits are so near each other that a wrong token would hardly show
-        model.save_pretrained(root / name)
-        tokenizer().save_pretrained(root / name)
-    return {path.name: path for path in root.iterdir()}
-
-
-def tokenizer() -> PreTrainedTokenizerFast:
-    """One token a byte, and four special ones."""
-    vocabulary = {token: place for place, token in enumerate([*SPECIAL, *sorted(ByteLevel.alphabet())])}
-    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    backend.pre_tokenizer = ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        bos_token="<s>",
-        eos_token="</s>",
-        pad_token="<pad>",
-        additional_special_tokens=["<image>"],
-        model_max_length=1000,
-    )
-
-
-def built(folders: Folders, needs: Needs = NEEDS, weights: Weights | None = None, lm: str = "gpt2", **options: Any) -> Any:
-    given = {"lm": {"pretrained": str(folders[lm])}, "towers": {"image": {"pretrained": str(folders["vit"])}}} | options
-    return catalog.find("family", "generative", given).build(needs, weights or Weights())
-
-
-def text_model(folders: Folders, lm: str = "gpt2", **options: Any) -> Any:
-    """A language model alone."""
-    return built(folders, replace(NEEDS, parts={}), lm=lm, towers={}, **options)
-
-
-def row(place: int, caption: str | None = "a red star", question: str | None = "what is it?", picture: bool = True) -> Sample:
-    random = generator("picture", place)
-    parts = {"image": Part("image", random.integers(0, 255, (12 + place, 20, 3), dtype=np.uint8))} if picture else {}
-    parts |= {} if question is None else {"question": Part("text", question)}
-    parts |= {} if caption is None else {"caption": Part("text", caption)}
-    return Sample(f"row-{place}", parts)
-
-
-ROWS = [
-    row(0),
-    row(1, "a blue ring on the left", "which?"),
-    row(2, "no", "and this? " * 3),
-    row(3, "a moon", picture=False),
-    row(4, "x", None),
-]
-
-
-def batched(family: Any, samples: Sequence[Sample]) -> Batch:
-    return family.preparer.collate([family.preparer.prepare(sample, Forgetful()) for sample in samples])
-
-
-def loss(family: Any, batch: Batch) -> torch.Tensor:
-    logits = family(batch).logits["caption"]
-    return functional.cross_entropy(logits.flatten(0, 1), batch.answers["caption"].flatten(), ignore_index=IGNORED, reduction="sum")
-
-
-def said(family: Any, samples: Sequence[Sample], **generate: Any) -> list[Text]:
-    predictions: list[Prediction] = Predictor(family, group_rows=4, generate={"max_new_tokens": 8} | generate).predict(samples)
-    return [prediction.answers["caption"] for prediction in predictions]
+    """Small models in folders."""
+    return write_folders(tmp_path_factory.mktemp("models"))
 
 
 # ------------------------------------------------------------------------------------------------------------------ loss
@@ -216,86 +137,6 @@ def test_a_folder_of_a_language_model_given_as_pretrained_is_the_same_model(fold
     assert torch.equal(as_it_is(batched(as_it_is, ROWS)).logits["caption"], composed(batched(composed, ROWS)).logits["caption"])
 
 
-# --------------------------------------------------------------------------------------------------------------- writing
-
-
-@pytest.mark.parametrize("lm", ["gpt2", "llama"])
-def test_what_is_written_alone_is_what_is_written_among_neighbours(folders: Folders, lm: str) -> None:
-    family = built(folders, lm=lm)
-    assert [said(family, [sample])[0] for sample in ROWS] == said(family, ROWS)
-
-
-def test_a_row_that_needs_no_padding_has_the_bits_that_it_has_beside_one_that_does(folders: Folders) -> None:
-    family = built(folders, lm="llama")
-    full, short = row(5, question="12345678"), row(6, question="1234567")
-    assert said(family, [full])[0] == said(family, [short, full])[1]
-
-
-@pytest.mark.parametrize("lm", ["gpt2", "llama"])
-def test_a_sample_does_not_depend_on_its_neighbours(folders: Folders, lm: str) -> None:
-    family = built(folders, lm=lm)
-    drawn = {"temperature": 1.0, "top_p": 0.9, "seed": 3}
-    assert [said(family, [sample], **drawn)[0] for sample in ROWS] == said(family, ROWS, **drawn)
-
-
-def test_another_seed_draws_another_sample(folders: Folders) -> None:
-    family = built(folders)
-    first, again, other = (said(family, ROWS, temperature=1.5, seed=seed) for seed in (1, 1, 2))
-    assert first == again
-    assert first != other
-
-
-def test_a_sample_at_a_temperature_near_zero_is_the_greedy_answer(folders: Folders) -> None:
-    family = built(folders)
-    assert [text.value for text in said(family, ROWS, temperature=1e-4)] == [text.value for text in said(family, ROWS)]
-
-
-@pytest.mark.parametrize("lm", ["gpt2", "llama"])
-def test_greedy_takes_the_tokens_that_the_logits_of_training_rank_first(folders: Folders, lm: str) -> None:
-    family = built(folders, lm=lm)
-    rows = [family.preparer.prepare(sample, Forgetful()) for sample in ROWS]
-    batch = family.preparer.collate(rows)
-    expected: list[list[int]] = [[] for _ in ROWS]
-    for _ in range(4):
-        answers = torch.tensor([[*ids, 1] for ids in expected])
-        logits = family(replace(batch, answers={"caption": answers})).logits["caption"]
-        for ids, token in zip(expected, logits[:, -1].argmax(-1).tolist(), strict=True):
-            ids.append(token)
-    for sample, ids in zip(ROWS, expected, strict=True):
-        ends = ids.index(1) if 1 in ids else len(ids)
-        assert said(family, [sample], max_new_tokens=4)[0].value == family.preparer.text(ids[:ends])
-
-
-def test_the_score_is_the_mean_log_probability_of_what_was_written(folders: Folders) -> None:
-    family = built(folders)
-    batch = batched(family, [ROWS[0]])
-    logits = family(replace(batch, answers={"caption": torch.tensor([[5]])})).logits["caption"]
-    assert said(family, [ROWS[0]], max_new_tokens=1)[0].score == pytest.approx(logits.log_softmax(-1).max().item(), rel=1e-5)
-
-
-def test_the_answer_is_not_looked_at_while_writing(folders: Folders) -> None:
-    family = built(folders)
-    without = [replace(sample, parts={name: part for name, part in sample.parts.items() if name != "caption"}) for sample in ROWS]
-    assert said(family, without) == said(family, ROWS)
-
-
-def test_four_captions_can_be_learned_and_said(folders: Folders) -> None:
-    samples = [row(place, caption, None) for place, caption in enumerate(["a red star", "a blue ring", "moon", "a cross!"])]
-    family = built(folders, replace(NEEDS, parts={"image": PartNeed("image")}))
-    batch = batched(family, samples)
-    optimizer = torch.optim.AdamW(family.parameters(), lr=3e-3)
-    for _ in range(150):
-        optimizer.zero_grad()
-        loss(family, batch).backward()
-        optimizer.step()
-    assert [text.value for text in said(family, samples, max_new_tokens=20)] == ["a red star", "a blue ring", "moon", "a cross!"]
-
-
-def test_an_option_that_writing_does_not_take_is_named(folders: Folders) -> None:
-    with pytest.raises(PluginError, match=r"evaluate\.generate.*temprature.*temperature"):
-        said(text_model(folders), [row(0)], temprature=1)
-
-
 # -------------------------------------------------------------------------------------------------------- saved and made
 
 
@@ -344,90 +185,6 @@ def test_a_preparer_that_was_pickled_prepares_the_same(folders: Folders) -> None
     made, expected = again.collate([again.prepare(sample, Forgetful()) for sample in ROWS]), batched(family, ROWS)
     assert torch.equal(made.inputs["lm"]["input_ids"], expected.inputs["lm"]["input_ids"])
     assert again.describe() == family.preparer.describe()
-
-
-# ----------------------------------------------------------------------------------------------------------------- words
-
-
-def test_special_tokens_that_users_spell_are_only_words(folders: Folders) -> None:
-    family = built(folders)
-    batch = batched(family, [row(0, "a </s> b <image>", "<s><image></s><<s>s>")])
-    asked = batch.inputs["lm"]["input_ids"][batch.inputs["lm"]["attention_mask"].bool()]
-    assert asked.min() >= len(SPECIAL)
-    assert (batch.answers["caption"][0] < len(SPECIAL)).sum() == 1
-    assert batch.answers["caption"][0, -1] == 1
-
-
-def test_a_caption_that_spells_special_tokens_keeps_every_letter(folders: Folders) -> None:
-    family = built(folders)
-    ids = batched(family, [row(0, "a </s> b <image>")]).answers["caption"][0].tolist()
-    assert family.preparer.text(ids[:-1]) == "a </s> b <image>"
-
-
-def test_a_caption_that_is_too_long_is_cut_and_said(folders: Folders) -> None:
-    family = built(folders, replace(NEEDS, answers={"caption": AnswerNeed("text", options={"max_length": 6})}))
-    prepared = family.preparer.prepare(row(0, "a red star"), Forgetful())
-    assert prepared["truncated"] == {"caption": 5}
-    assert prepared["answer"].tolist() == tokenizer()("a red ")["input_ids"]
-
-
-def test_a_question_that_is_too_long_is_cut_and_said(folders: Folders) -> None:
-    parts = {"question": PartNeed("text", {"max_length": 4})}
-    family = built(folders, replace(NEEDS, parts=parts), towers={}, prompt="{question}=")
-    prepared = family.preparer.prepare(row(0, question="what is it?"), Forgetful())
-    assert prepared["truncated"] == {"question": 7}
-    assert prepared["prompt"].tolist() == tokenizer()("what=")["input_ids"]
-
-
-def test_a_prompt_is_filled_and_its_braces_stay(folders: Folders) -> None:
-    family = built(folders, prompt="{{Q}} {question}!")
-    prepared = family.preparer.prepare(row(0, question="{caption}"), Forgetful())
-    assert prepared["prompt"].tolist() == tokenizer()("{Q} {caption}!")["input_ids"]
-
-
-@pytest.mark.parametrize(
-    ("prompt", "message"),
-    [
-        ("{qestion}", 'names no text part.*Did you mean "question"'),
-        ("{question.__class__}", "names no text part"),
-        ("{question!r}", "names no text part"),
-        ("{question:>10}", "names no text part"),
-        ("{question", "expected '}'"),
-        ("{}", "names no text part"),
-        ("what?", 'the text part "question" is not in'),
-    ],
-)
-def test_a_prompt_that_does_not_fit_is_refused(folders: Folders, prompt: str, message: str) -> None:
-    with pytest.raises(ModelError, match=message):
-        built(folders, prompt=prompt)
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda folders: built(folders, towers={}), 'the part "image" has no tower'),
-        (lambda folders: built(folders, replace(NEEDS, answers={"kind": AnswerNeed("category", ("a", "b"))})), "one answer, a text"),
-        (lambda folders: built(folders, replace(NEEDS, answers={})), "the answers are none"),
-        (lambda folders: built(folders, prompt="x" * 200 + "{question}"), "the prompt has 200 tokens"),
-        (lambda folders: built(folders, replace(NEEDS, parts={"lm": PartNeed("image")})), "is the name of a piece of the model"),
-    ],
-)
-def test_what_does_not_fit_together_is_refused(folders: Folders, make: Callable[[Folders], Any], message: str) -> None:
-    with pytest.raises(ModelError, match=message):
-        make(folders)
-
-
-@pytest.mark.parametrize(
-    "options", [{}, {"lm": "tiny/lm", "pretrained": "tiny/lm"}, {"pretrained": "tiny/lm", "towers": {"image": "tiny/image"}}]
-)
-def test_either_a_language_model_or_a_whole_model_is_given(options: dict[str, Any]) -> None:
-    with pytest.raises(PluginError):
-        catalog.find("family", "generative", options)
-
-
-def test_a_sequence_longer_than_the_positions_is_refused_with_both_numbers(folders: Folders) -> None:
-    with pytest.raises(ModelError, match=r"a sequence of 20[0-9] tokens is longer than the language model's 160 positions"):
-        said(built(folders), [row(0)], max_new_tokens=184)
 
 
 # --------------------------------------------------------------------------------------------------------------- pooling

@@ -50,7 +50,7 @@ class _Chooser(LogitsProcessor):
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         likely = scores.log_softmax(-1)
         for warper in self._warpers:
-            scores = warper(input_ids, scores)
+            scores = warper(cast("torch.LongTensor", input_ids), cast("torch.FloatTensor", scores))
         if self._noise:
             drawn = torch.stack([torch.from_numpy(random.gumbel(size=scores.shape[-1])) for random in self._noise])
             scores = scores + drawn.to(scores)

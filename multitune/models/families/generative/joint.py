@@ -57,7 +57,7 @@ class JointPreparer:
         length = inputs["input_ids"].shape[1] + len(row.get("answer", ()))
         if length > self.limit:
             longest = self.answer if said is not None else next(iter(sample.parts))
-            raise BadPart(sample.parts[longest], f"is {length} tokens with pictures and prompt; the model takes {self.limit}")
+            raise BadPart(longest, f"is {length} tokens with pictures and prompt; the model takes {self.limit}")
         return row
 
     def collate(self, rows: Sequence[Mapping[str, Any]]) -> Batch:

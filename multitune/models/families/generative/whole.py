@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -130,4 +130,4 @@ def _tower_paths(module: nn.Module, parts: Mapping[str, tuple[str, ...]]) -> dic
         readers = [part for part, accepted in parts.items() if reads in accepted and reads != "text"]
         short = LANGUAGE if reads == "text" else readers[0] if len(readers) == 1 else path
         named[short if list(found.values()).count(reads) == 1 else path] = path
-    return cast("dict[str, str]", named)
+    return named
