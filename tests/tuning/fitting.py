@@ -55,7 +55,9 @@ def fit(
     engine = accelerate.build(accelerate.Options())
     steps_of_rows: Any = loader or Steps(family)
     run = RunDir(folder, None)
-    return engine.fit(loader=steps_of_rows, family=family, scope=scope, loss=loss_for(family.needs), plan=plan(**changes), run=run, watch=watch)
+    return engine.fit(
+        loader=steps_of_rows, family=family, scope=scope, loss=loss_for(family.needs), plan=plan(**changes), run=run, watch=watch
+    )
 
 
 def bits(family: torch.nn.Module) -> str:
