@@ -115,7 +115,8 @@ def parse(model: type[Any], values: Mapping[str, object], *, where: str) -> Any:
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
-        first = error.errors()[0]
+        problems = error.errors()
+        first = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])  # a typo explains the rest
         place = ".".join([where, *(str(step) for step in first["loc"])]).strip(".")
         raise PluginError(place, *explain(first, model)) from None
 

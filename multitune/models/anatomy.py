@@ -197,15 +197,16 @@ def _is_kind(path: str, module: nn.Module, kind: Any) -> bool:
     return isinstance(module, target) and (layer is None or layer in path)
 
 
-def _opened(tower: nn.Module, path: str) -> Iterator[str]:
+def _opened(tower: nn.Module, path: str) -> list[str]:
+    """A stage's blocks, or the block itself. Opened once only: what lies inside a stage's block may be bridged by its skip."""
     block = tower.get_submodule(path)
     for inner, chain in block.named_children():
-        composed = isinstance(chain, nn.ModuleList | nn.Sequential) and len(chain) > 1 and all(any(link.children()) for link in chain)
-        if composed and 2 * _size(chain) > _size(block) and len({type(link) for link in cast("nn.Sequential", chain)}) == 1:
-            for place in range(len(cast("nn.Sequential", chain))):
-                yield from _opened(tower, f"{path}.{inner}.{place}")
-            return
-    yield path
+        if not isinstance(chain, nn.ModuleList | nn.Sequential) or 2 * _size(chain) <= _size(block):
+            continue
+        links = list(cast("nn.Sequential", chain))
+        if all(any(link.children()) for link in links) and len({type(link) for link in links}) == 1:
+            return [f"{path}.{inner}.{place}" for place in range(len(links))]
+    return [path]
 
 
 def _size(module: nn.Module) -> int:

@@ -148,7 +148,7 @@ def load_tower(name: str, spec: TowerSpec, *, modality: str | Sequence[str], wei
         reads = f"reads {found}" if found else "joins several modalities"
         raise ModelError(where, f"{spec.pretrained} {reads}.", f"This part needs a tower that reads {' or '.join(accepted)}.")
     processor = _processor(place, found, blueprint, where)
-    width = _run(module, found, processor, spec.pool).pooled.shape[-1]
+    width = _width(asked, module, found, processor, spec.pool)
     return Tower(name, found, module, processor, width, spec.pool, place, report)
 
 
@@ -328,6 +328,17 @@ def _run(module: PreTrainedModel, modality: str, processor: Any, pool: tokens.Po
     way = signals.signal(modality, processor, limit=limit_of(module, processor) if modality == "text" else 0)
     inputs = way.batch([way.row(way.sample())])
     return tokens.read(module, {name: _like(value, module) for name, value in inputs.items()}, pool=pool)
+
+
+def _width(asked: _Asked, module: PreTrainedModel, modality: str, processor: Any, pool: tokens.Pool) -> int:
+    """How wide the pooled vector is, found by running the tower; one that shapes alone cannot run is drawn in memory for it."""
+    with torch.no_grad():
+        try:
+            return _run(module, modality, processor, pool).pooled.shape[-1]
+        except (NotImplementedError, RuntimeError):
+            if asked.weights.mode != "meta":
+                raise
+            return _run(_from_config(asked, on_meta=False).eval(), modality, processor, pool).pooled.shape[-1]
 
 
 def _like(tensor: Tensor, module: PreTrainedModel) -> Tensor:

@@ -55,16 +55,24 @@ def read(module: PreTrainedModel, inputs: Mapping[str, Tensor], *, pool: Pool) -
     """Run a tower and give its last hidden state as tokens.
 
     inputs: what the tower's forward takes, rows first; `share` (rows,), if there, is the part of the padded length that is
-    real. Maps (rows, channels, height, width) become tokens row by row.
+    real. Maps (rows, channels, height, width) become tokens row by row. On the meta device, where models cannot ask whether
+    anything is padding, nothing is.
     Raises: ModelError if `pool` is `pooler` and the tower has none.
     """
-    given = {name: value for name, value in inputs.items() if name != SHARE}
-    output = module(**given)
+    meta = next(iter(inputs.values())).is_meta
+    left_out = {SHARE, *(["attention_mask"] if meta else [])}
+    output = module(**{name: value for name, value in inputs.items() if name not in left_out and _takes(module, name)})
     values = cast("Tensor", output["last_hidden_state"])
     if values.dim() == 4:
         values = values.flatten(2).transpose(1, 2)
     mask = _mask(values, inputs)
     return Tokens(values, mask, _pooled(values, mask, output, pool))
+
+
+def _takes(module: PreTrainedModel, name: str) -> bool:
+    """Whether a model's forward takes an input; a tokenizer may give more than its tower reads, such as token types."""
+    parameters = inspect.signature(module.forward).parameters
+    return name in parameters or any(parameter.kind == inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
 
 
 def mean(values: Tensor, mask: Tensor) -> Tensor:
