@@ -50,7 +50,7 @@ def _classes(answers: Mapping[str, AnswerNeed]) -> Iterator[str]:
     for name, need in answers.items():
         if need.labels:
             shown = [_cell(label) for label in need.labels[:20]]
-            more = f" and {len(need['labels']) - 20} more (labels.json)" if len(need.labels) > 20 else ""
+            more = f" and {len(need.labels) - 20} more (labels.json)" if len(need.labels) > 20 else ""
             yield f"Classes of {name}: {', '.join(shown)}{more}."
             yield ""
 
