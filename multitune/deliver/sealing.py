@@ -51,7 +51,7 @@ def opened(folder: Path, name: str) -> dict[str, Any]:
     found = {path.relative_to(folder).as_posix(): path for path in _files(folder)}
     del found[name]
     for path in sorted(listed.keys() - found.keys()):
-        raise ArtifactError(str(folder / Path(path).name), "is missing.", COPY_AGAIN)
+        raise ArtifactError(str(folder / path), "is missing.", COPY_AGAIN)
     for path in sorted(found.keys() - listed.keys()):
         raise ArtifactError(str(folder / path), "does not belong to the artifact.", "Remove it, or copy the artifact again.")
     for path, file in found.items():
@@ -82,8 +82,10 @@ def _files(folder: Path) -> Iterator[Path]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        if path.is_symlink() or path.stat().st_size > MAX_SEAL:
-            raise ArtifactError(str(path), "is no seal of ours (a link, or too large).", COPY_AGAIN)
+        if path.is_symlink():
+            raise ArtifactError(str(path), "is a link.", "An artifact holds plain files only; copy it again.")
+        if path.stat().st_size > MAX_SEAL:
+            raise ArtifactError(str(path), f"is {path.stat().st_size:,} bytes; at most {MAX_SEAL:,} are read.", COPY_AGAIN)
         data = path.read_bytes()
     except FileNotFoundError:
         found = f"is no artifact (it has no {path.name})."

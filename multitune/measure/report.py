@@ -80,8 +80,8 @@ def one_line(report: Report) -> str:
 
 
 def number(value: float) -> str:
-    """A figure to three places behind the point, to four significant digits where it is large."""
-    return f"{value:.3f}" if abs(value) < 100 else f"{value:.4g}"
+    """A figure to three places behind the point, to one where it is large."""
+    return f"{value:.3f}" if abs(value) < 100 else f"{value:,.1f}"
 
 
 def _against_baseline(report: Report, name: str, better: str) -> Iterator[Finding]:

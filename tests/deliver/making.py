@@ -22,6 +22,7 @@ from multitune.models.predictor import Predictor
 from multitune.tuning import scope as scopes
 
 IMAGE = {"pretrained": "tiny/image", "weights": "random"}
+TEXT = {"pretrained": "tiny/text", "weights": "random"}
 AUDIO = {"pretrained": "tiny/audio", "weights": "random"}
 LORA = [{"pattern": "image.*", "insert": {"name": "lora", "rank": 4}}, {"pattern": "head.*"}]
 
@@ -33,11 +34,11 @@ def recipe_of(task: str, parts: Mapping[str, str], answers: list[str], model: Ma
 
 
 def classifier() -> tuple[Recipe, Needs]:
-    """A picture and a sound to a class."""
-    parts = {"image": "image", "audio": "audio", "label": "category"}
-    recipe = recipe_of("classification", parts, ["label"], {"name": "fusion_encoder", "towers": {"image": IMAGE, "audio": AUDIO}})
+    """A picture and a caption to a class."""
+    parts = {"image": "image", "caption": "text", "label": "category"}
+    recipe = recipe_of("classification", parts, ["label"], {"name": "fusion_encoder", "towers": {"image": IMAGE, "caption": TEXT}})
     needs = Needs(
-        {"image": PartNeed("image"), "audio": PartNeed("audio")}, {"label": AnswerNeed("category", labels=("a", "b"), counts=(3, 1))}
+        {"image": PartNeed("image"), "caption": PartNeed("text")}, {"label": AnswerNeed("category", labels=("a", "b"), counts=(3, 1))}
     )
     return recipe, needs
 
@@ -62,9 +63,23 @@ def write_media(folder: Path, number: int) -> dict[str, Path]:
 
 
 def samples_in(folder: Path, count: int) -> list[Sample]:
-    """Samples of a picture, a sound and a class."""
-    parts = {"image": "image", "audio": "audio", "label": "category"}
-    return [sample({**write_media(folder, number), "label": "ab"[number % 2]}, parts, id=f"row {number}") for number in range(count)]
+    """Samples of a picture, a sound, a caption and a class."""
+    parts = {"image": "image", "audio": "audio", "caption": "text", "label": "category"}
+    plain = [{"caption": f"picture {number}", "label": "ab"[number % 2]} for number in range(count)]
+    return [sample({**write_media(folder, number), **row}, parts, id=f"row {number}") for number, row in enumerate(plain)]
+
+
+class SampleList(list[Sample]):
+    """Samples as an evaluator takes them."""
+
+    @property
+    def ids(self) -> list[str]:
+        """Their ids."""
+        return [one.id for one in self]
+
+    def sample(self, index: int) -> Sample:
+        """One of them."""
+        return self[index]
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,14 @@ from transformers import AutoModel
 import multitune
 from multitune.core.errors import ArtifactError, DataError
 from multitune.core.protocols import Sample
+from multitune.core.recipe import EvaluateSpec
+from multitune.core.tasks import classification
 from multitune.deliver import golden
 from multitune.deliver.artifact import open_artifact
-from tests.deliver.making import Made
+from multitune.measure.evaluator import Evaluator
+from tests.deliver.making import Made, SampleList
+
+pytestmark = pytest.mark.line
 
 
 def _inputs(made: Made) -> list[Sample]:
@@ -47,21 +52,30 @@ def test_what_it_needs_comes_back(tuned: Made) -> None:
     opened = open_artifact(tuned.artifact.folder)
     assert opened.needs == tuned.artifact.needs
     assert opened.needs.answers["label"].counts == (3, 1)
-    assert set(opened.parts) == {"image", "audio"}
+    assert set(opened.parts) == {"image", "caption"}
 
 
 def test_predict_takes_paths_bytes_pictures_and_arrays_alike(tuned: Made) -> None:
-    image, audio = (tuned.samples[0].parts[name].value.path for name in ("image", "audio"))
+    image = tuned.samples[0].parts["image"].value.path
     ways = [image, str(image), image.read_bytes(), Image.open(image), np.array(Image.open(image))]
-    said = [tuned.artifact.predict({"image": way, "audio": audio}) for way in ways]
+    said = [tuned.artifact.predict({"image": way, "caption": "picture 0"}) for way in ways]
     assert [golden.distance(one, tuned.said[0]) for one in said] == [0.0] * len(ways)
 
 
 def test_predict_answers_a_list_in_order(tuned: Made) -> None:
-    rows = [{"id": one.id, **{name: one.parts[name].value.path for name in ("image", "audio")}} for one in tuned.samples]
+    rows = [{"id": one.id, "image": one.parts["image"].value.path, "caption": one.parts["caption"].value} for one in tuned.samples]
     said = tuned.artifact.predict(rows)
     assert [one.id for one in said] == ["row 0", "row 1", "row 2"]
     assert max(golden.distance(one, before) for one, before in zip(said, tuned.said, strict=True)) == 0.0
+
+
+def test_what_is_evaluated_is_what_is_predicted_row_for_row(tuned: Made) -> None:
+    judge = Evaluator(EvaluateSpec(intervals=0), classification.build(classification.Options()), tuned.artifact.needs)
+    report = judge.evaluate(tuned.artifact.predictor(), SampleList(tuned.samples), keep=True)
+    rows = [{"id": one.id, "image": one.parts["image"].value.path, "caption": one.parts["caption"].value} for one in tuned.samples]
+    said = tuned.artifact.predict(rows)
+    assert [one.id for one in report.predictions] == [one.id for one in said]
+    assert [golden.distance(one, other) for one, other in zip(report.predictions, said, strict=True)] == [0.0, 0.0, 0.0]
 
 
 def test_predict_of_an_embedder_takes_one_part_alone(embedding: Made) -> None:
@@ -70,14 +84,13 @@ def test_predict_of_an_embedder_takes_one_part_alone(embedding: Made) -> None:
 
 
 def test_predict_names_the_part_that_is_missing(tuned: Made) -> None:
-    with pytest.raises(DataError, match=r'predict, row 0: "audio" is missing\. Did you mean "adio"\?'):
-        tuned.artifact.predict({"image": tuned.samples[0].parts["image"].value.path, "adio": "x.wav"})
+    with pytest.raises(DataError, match=r'predict, row 0: "caption" is missing\. Did you mean "captoin"\?'):
+        tuned.artifact.predict({"image": tuned.samples[0].parts["image"].value.path, "captoin": "a picture"})
 
 
 def test_predict_names_the_part_that_cannot_be_read(tuned: Made) -> None:
-    audio = tuned.samples[0].parts["audio"].value.path
     with pytest.raises(DataError, match="row 0, image: "):
-        tuned.artifact.predict({"image": b"not a picture", "audio": audio})
+        tuned.artifact.predict({"image": b"not a picture", "caption": "x"})
 
 
 def test_a_lora_artifact_equals_its_merged_form(with_lora: Made) -> None:
@@ -119,7 +132,7 @@ def test_saving_again_replaces_the_old_one(tuned: Made) -> None:
 
 def test_the_card_says_what_it_is_and_how_well_it_does(with_lora: Made) -> None:
     text = (with_lora.artifact.folder / "README.md").read_text("utf-8")
-    assert "It reads image (image), audio (audio); it gives label (category)." in text
+    assert "It reads image (image), caption (text); it gives label (category)." in text
     assert "| test/accuracy | 0.5 | 0.4 to 0.6 |" in text
     assert "`adapters/image`" in text
 
