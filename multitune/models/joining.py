@@ -1,7 +1,8 @@
-"""What a fusion plug-in is, and the heads that read it.
+"""What a fusion plug-in is, and the heads that read it; what a connector plug-in is, and how tokens become fewer.
 
 A fusion plug-in gives `build(options, parts: Mapping[str, int], width: int) -> Fusion`: `parts` says how wide each part's
-vector is, `width` how wide the joint one should be.
+vector is, `width` how wide the joint one should be. A connector plug-in gives `build(options, width: int, target: int) ->
+Connector`, from a tower's width to that of a language model's embeddings.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
+from multitune.core import catalog
 from multitune.models.encoders import child
 
 JOINT = "joint"
@@ -37,6 +40,12 @@ class Fusion(Protocol):
     slots: Mapping[str, int]
 
     def __call__(self, parts: Mapping[str, Mapping[str, Tensor]], presence: Mapping[str, Tensor]) -> Mapping[str, Slot]: ...
+
+
+class Connector(Protocol):
+    """A torch module: tokens (rows, n, width) with mask (rows, n), true where real -> (rows, m, target) with mask (rows, m)."""
+
+    def __call__(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
 class Heads(nn.ModuleDict):
@@ -73,3 +82,27 @@ def linear(width: int, size: int, *, gain: float = 1.0) -> nn.Linear:
     nn.init.normal_(made.weight, std=gain / math.sqrt(width))
     nn.init.zeros_(made.bias)
     return made
+
+
+class TokenPooling(catalog.Options):
+    """tokens: how many tokens each part becomes; 0: as many as its tower gives."""
+
+    tokens: int = Field(default=0, ge=0)
+
+
+def pool_tokens(tokens: Tensor, mask: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Average each row's real tokens into `count` stretches of equal length, in order.
+
+    tokens (rows, n, width), mask (rows, n), true where real. Stretches are those of adaptive average pooling over the row's real
+    tokens alone, so padding changes nothing; a row with fewer than `count` repeats some, a row with none has an all-false mask.
+    """
+    if count == 0:
+        return tokens, mask
+    real = mask.sum(1, keepdim=True)
+    place = (mask.cumsum(1) - 1).unsqueeze(1)
+    step = torch.arange(count, device=tokens.device).unsqueeze(0)
+    start = (step * real // count).unsqueeze(-1)
+    stop = -(-(step + 1) * real // count).unsqueeze(-1)
+    inside = (mask.unsqueeze(1) & (place >= start) & (place < stop)).to(tokens.dtype)
+    weights = inside / inside.sum(-1, keepdim=True).clamp(min=1)
+    return weights @ tokens, (real > 0).expand(-1, count)

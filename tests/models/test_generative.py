@@ -15,8 +15,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from multitune.core import catalog
 from multitune.core.protocols import PartNeed
 from multitune.models import anatomy
+from multitune.models.joining import pool_tokens
 from multitune.models.load import Weights
-from multitune.models.pooling import pool_tokens
 from multitune.models.predictor import Forgetful
 from tests.models.speaking import (
     IGNORED,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from multitune.models.pooling import TokenPooling, pool_tokens
+from multitune.models.joining import TokenPooling, pool_tokens
 
 
 class Options(TokenPooling):
