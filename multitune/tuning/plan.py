@@ -25,7 +25,7 @@ MAX_EVALUATIONS = 10
 MAX_WORKERS = 8
 BYTES_PER_MOMENTS = 8
 BYTES_PER_NUMBER = 4
-_STATED = ("lr", "optimizer", "betas", "eps", "weight_decay", "schedule", "clip_norm", "precision", "batch_norm", "balance", "keep")
+_STATED = ("lr", "optimizer", "betas", "eps", "weight_decay", "schedule", "clip_norm", "precision", "batch_norm", "balance")
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,7 @@ def _train(recipe: Recipe, batches: Batches, moves: list[Moves]) -> dict[str, Va
         "train.device": Value(_device(recipe), "machine" if train.device == "auto" else "recipe"),
         "train.threads": Value(compute_threads(train.threads), "recipe" if train.threads else "machine"),
         "train.workers": Value(_workers(recipe), "machine" if train.workers < 0 else "recipe", "speed"),
-        **stated("train", train, ("prefetch",), binds="speed"),
+        **stated("train", train, ("keep", "prefetch"), binds="speed"),
         "moves.parameters": Value(moving, "derived", "nothing", note=f"of {sum(move.total for move in moves):,}, and what is inserted"),
         "moves.optimizer_bytes": Value(moving * BYTES_PER_MOMENTS, "derived", "nothing", note="two moments in fp32"),
         "moves.checkpoint_bytes": Value(moving * (BYTES_PER_MOMENTS + BYTES_PER_NUMBER), "derived", "nothing", note="each"),

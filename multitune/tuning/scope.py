@@ -117,8 +117,10 @@ class Scope:
         findings: list[Finding] = []
         if still:
             message = f"{len(still)} of {len(planned)} tensors that were to move did not, such as {still[0]}."
-            evidence = {"tensors": still[:20]}
-            findings.append(Finding("did-not-move", Severity.WARNING, "strategy", message, "No gradient reached them.", evidence))
+            whole = _tops(planned) - _tops(planned - set(still))
+            severity = Severity.WARNING if whole else Severity.INFO
+            remedy = f"Nothing of {', '.join(sorted(whole))} moved." if whole else "Nothing in the data asked for it."
+            findings.append(Finding("did-not-move", severity, "strategy", message, remedy, {"tensors": still[:20]}))
         if strays:
             message = f"{len(strays)} tensors moved that were not to, such as {strays[0].rstrip('!')}."
             findings.append(Finding("moved-unplanned", Severity.ERROR, "strategy", message, "", {"tensors": strays[:20]}))
@@ -181,6 +183,10 @@ def span(row: TuningRow, total: int) -> tuple[int, int]:
     """Start (inclusive) and stop (exclusive) of a row in optimizer steps of `total`."""
     stop = total if row.stop is None else min(total, steps_of(row.stop, total=total))
     return steps_of(row.start, total=total), stop
+
+
+def _tops(names: Collection[str]) -> set[str]:
+    return {name.split(".")[0] for name in names}
 
 
 def _statistics(module: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:

@@ -110,9 +110,7 @@ def test_an_even_number_of_ranks_has_the_mean_of_the_middle_two() -> None:
 
 def test_chance_is_what_a_random_order_reaches() -> None:
     hits = np.array([0, 0, 0, 1, 1, 2, 3, 4])
-    expected = [
-        np.mean([1 - comb(8 - m, k) / comb(8, k) for m in (3, 3, 3, 2, 2, 1, 1, 1)]) for k in range(1, 9)
-    ]
+    expected = [np.mean([1 - comb(8 - m, k) / comb(8, k) for m in (3, 3, 3, 2, 2, 1, 1, 1)]) for k in range(1, 9)]
     assert chance(hits) == pytest.approx(expected)
 
 
