@@ -335,7 +335,7 @@ def _width(asked: _Asked, module: PreTrainedModel, modality: str, processor: Any
     with torch.no_grad():
         try:
             return _run(module, modality, processor, pool).pooled.shape[-1]
-        except (NotImplementedError, RuntimeError):
+        except RuntimeError:
             if asked.weights.mode != "meta":
                 raise
             return _run(_from_config(asked, on_meta=False).eval(), modality, processor, pool).pooled.shape[-1]

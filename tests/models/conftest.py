@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
-WORDS = [*SPECIAL, *"a bright small red circle near two blue stars under the quiet slow river".split()]
+WORDS = [*SPECIAL, "a", "bright", "small", "red", "circle", "near", "two", "blue", "stars", "under", "quiet", "river"]
 DRAWN = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
 VIT_FILES = {"preprocessor_config.json": {"image_processor_type": "ViTImageProcessor", "size": {"height": 32, "width": 32}}}
 SOUND_FILES = {"preprocessor_config.json": {"feature_extractor_type": "Wav2Vec2FeatureExtractor", "return_attention_mask": True}}

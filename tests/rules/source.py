@@ -67,14 +67,13 @@ def imports(path: Path) -> Iterator[Import]:
 
 
 def called(node: ast.Call) -> str:
-    """The dotted name of what is called, as far as it is one."""
+    """The dotted name of what is called; it begins with a dot where it is an attribute of no name, as in `f().eval()`."""
     steps: list[str] = []
     here: ast.expr = node.func
     while isinstance(here, ast.Attribute):
         steps.append(here.attr)
         here = here.value
-    if isinstance(here, ast.Name):
-        steps.append(here.id)
+    steps.append(here.id if isinstance(here, ast.Name) else "")
     return ".".join(reversed(steps))
 
 
