@@ -62,10 +62,9 @@ def judge(report: Report) -> Iterator[Finding]:
 
 
 def table(report: Report) -> str:
-    """The report as aligned plain text: figures with intervals beside the baselines, then what each part brings, then findings."""
+    """The report as aligned plain text: figures with intervals beside the baselines, what each part brings, sources, classes."""
     lines = [f"{report.name}: {report.rows:,} rows", *_aligned(_main_rows(report)), *_block(_ablation_rows(report))]
     lines += [*_block(_source_rows(report)), *_block(_class_rows(report))]
-    lines += ["", *(finding.line() for finding in report.findings)] if report.findings else []
     return "\n".join(lines) + "\n"
 
 

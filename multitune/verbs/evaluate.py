@@ -52,18 +52,22 @@ def evaluate(
     Raises: ArtifactError, DataError.
     """
     from multitune.deliver.artifact import Artifact as Opened
-    from multitune.measure.evaluator import Judge
+    from multitune.measure.evaluator import Evaluator
+    from multitune.measure.report import table
 
     opened = artifact if isinstance(artifact, Opened) else _open(artifact)
     recipe = make_recipe(opened.request, overrides)
     ledger = Ledger(run / "ledger" if run is not None else None)
-    outline, examples = examples_of(recipe, opened, data, split, ledger)
+    _, examples = examples_of(recipe, opened, data, split, ledger)
     preset = catalog.find("task", recipe.task.name, recipe.task.options, where="task").build()
     name = "data" if data is not None else split
-    report = Judge.of(recipe, preset, opened.needs, outline).report(opened.family, examples, name=name, untuned={}, ledger=ledger)
+    wanted = recipe.evaluate
+    judge = Evaluator(wanted, preset, opened.needs, recipe.seed, ledger, recipe.data.max_loss)
+    predictor = opened.predictor(generate=wanted.generate)
+    report = judge.evaluate(predictor, examples, name=name, baselines=wanted.baselines, ablations=wanted.ablations)
     ledger.seal("end")
     paths: dict[str, Path] = {"artifact": opened.folder}
-    result = Result(ok=True, figures=report.figures, findings=tuple(report.findings), paths=paths, text=report.table())
+    result = Result(ok=True, figures=report.figures, findings=report.findings, paths=paths, text=table(report).rstrip())
     if run is not None:
         paths["figures"] = write_atomic(run / f"{name}.json", (result.json_line() + "\n").encode())
     return result

@@ -45,7 +45,7 @@ def test_the_table_is_aligned_text() -> None:
     ]
 
 
-def test_findings_end_the_table() -> None:
+def test_few_rows_and_a_baseline_within_the_interval_are_said() -> None:
     weak = Report("test", 20, FIGURES | {"test/majority/accuracy": 0.9}, {"test/accuracy": "higher"})
     codes = [finding.code for finding in judge(weak)]
     assert codes == ["small-split", "no-better-than-majority"]
