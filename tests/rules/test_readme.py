@@ -26,7 +26,7 @@ def test_the_commands_are_targets_of_the_makefile() -> None:
 
 
 def outline(text: str) -> tuple[list[str], list[str]]:
-    """The depth of each heading, and each line of code that is no comment."""
+    """The depth of each heading, and each line of code without its comment and without what is said about it in a second column."""
     blocks = re.findall(r"^```\w*\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
-    code = [line.split("#")[0].rstrip() for block in blocks for line in block.splitlines() if not line.lstrip().startswith("#")]
+    code = [re.split(r"\s{2,}", line.split("#")[0].strip())[0] for block in blocks for line in block.splitlines()]
     return re.findall(r"^(#+) ", text, flags=re.MULTILINE), [line for line in code if line]
