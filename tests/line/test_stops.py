@@ -1,0 +1,110 @@
+"""Killed, interrupted, run twice at once, run on two ranks: the real command in real processes, on each of the three shapes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+from safetensors.torch import load_file
+
+from tests.line.lines import SHAPES, bits, recipe
+
+pytestmark = pytest.mark.line
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def written(folder: Path, shape: str, **changes: object) -> Path:
+    path = folder / f"{shape}.yaml"
+    with path.open("w", encoding="utf-8") as stream:
+        YAML(typ="safe", pure=True).dump(recipe(shape, **changes), stream)
+    return path
+
+
+def started(path: Path, run: Path, *more: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "multitune", "train", str(path), "--run", str(run), *more]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+
+
+def finished(path: Path, run: Path, *more: str) -> str:
+    process = started(path, run, *more)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err[-3000:]
+    return out
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    while not list(path.parent.glob(path.name)):
+        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_killed_and_resumed_is_uninterrupted(shape: str, tmp_path: Path) -> None:
+    path = written(tmp_path, shape)
+    finished(path, tmp_path / "whole")
+    process = started(path, tmp_path / "killed")
+    wait_for(tmp_path / "killed" / "checkpoints" / "step-000002", process)
+    process.kill()
+    process.communicate()
+    assert not (tmp_path / "killed" / "result.json").exists()
+    finished(path, tmp_path / "killed")
+    assert bits(tmp_path / "killed") == bits(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_run_after_a_checkpoint_and_the_same_command_goes_on(number: int, code: int, tmp_path: Path) -> None:
+    path = written(tmp_path, "embeds", train={**recipe("embeds")["train"], "steps": 40, "evaluate_every": 40, "checkpoint_every": 40})
+    run = tmp_path / "run"
+    process = started(path, run)
+    wait_for(run / "events.jsonl", process)
+    while (run / "events.jsonl").read_bytes().count(b"train/loss") < 3:
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "goes on" in err
+    assert "Traceback" not in err
+    assert len(list((run / "checkpoints").glob("step-*"))) == 1
+    finished(path, run)
+    assert (run / "result.json").is_file()
+
+
+def test_a_second_run_in_the_folder_is_refused_before_torch_is_imported(tmp_path: Path) -> None:
+    path = written(tmp_path, "embeds", train={**recipe("embeds")["train"], "steps": 500})
+    first = started(path, tmp_path / "run")
+    wait_for(tmp_path / "run" / "request.json", first)
+    probe = (
+        "import sys; from multitune.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit as end: print('torch' in sys.modules, end.code)"
+    )
+    second = subprocess.run(
+        [sys.executable, "-c", probe, "train", str(path), "--run", str(tmp_path / "run")], capture_output=True, text=True, timeout=60, check=False
+    )
+    first.kill()
+    first.communicate()
+    assert second.stdout.split() == ["False", "2"]
+    assert "in use by another run" in second.stderr
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_two_ranks_are_one(shape: str, tmp_path: Path) -> None:
+    path = written(tmp_path, shape)
+    one, two = tmp_path / "one", tmp_path / "two"
+    finished(path, one)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "multitune", "train", str(path)]
+    ended = subprocess.run([*command, "--run", str(two)], capture_output=True, text=True, timeout=300, env=ENVIRONMENT, check=False)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    for file in sorted((one / "artifact").rglob("*.safetensors")):
+        mine, theirs = load_file(file), load_file(two / "artifact" / file.relative_to(one / "artifact"))
+        assert mine.keys() == theirs.keys()
+        for name, tensor in mine.items():
+            scale = max(float(tensor.float().abs().max()), 1e-3)
+            assert float((tensor.float() - theirs[name].float()).abs().max()) <= 1e-5 * scale + 1e-6, f"{file.name} {name}"
