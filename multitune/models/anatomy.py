@@ -112,26 +112,6 @@ def find(family: Family | Any) -> Anatomy:
     return Anatomy(tuple(_info(name, paths[id(tower)], tower) for name, tower in towers.items()), names, sizes, linear)
 
 
-@dataclass(frozen=True)
-class Found:
-    """A model of one modality inside another."""
-
-    modality: str
-    module: PreTrainedModel
-
-
-def outermost(model: PreTrainedModel) -> dict[str, Found]:
-    """The outermost models of one modality strictly inside a model, by path: its towers."""
-    found: dict[str, Found] = {}
-    for path, module in model.named_modules():
-        if not path or not isinstance(module, PreTrainedModel) or any(path.startswith(f"{outer}.") for outer in found):
-            continue
-        modality = tokens.modality_of(module)
-        if modality:
-            found[path] = Found(modality, module)
-    return found
-
-
 def _info(name: str, path: str, tower: PreTrainedModel) -> TowerInfo:
     blocks = tuple(f"{name}.{block}" for block in block_paths(tower))
     return TowerInfo(name, path, tokens.modality_of(tower), blocks, sum(parameter.numel() for parameter in tower.parameters()))

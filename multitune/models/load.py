@@ -127,6 +127,7 @@ class LoadedModel:
 def load_tower(name: str, spec: TowerSpec, *, modality: str | Sequence[str], weights: Weights) -> Tower:
     """The tower that a spec names, in eval mode. modality: what it must read, or several that would do.
 
+    Of a model that joins several modalities (CLIP, say) the one tower that reads this one is taken.
     In mode `artifact` it comes from `towers/<name>` of that folder; nothing may be missing then.
     Raises: ModelError for a folder that does not hold, weights missing, extra, misshapen or not finite, or another modality.
     """
@@ -143,6 +144,7 @@ def load_tower(name: str, spec: TowerSpec, *, modality: str | Sequence[str], wei
         place = replace(locate(spec.pretrained, where=where, read_weights=read), weights=spec.weights)
     asked = _Asked(AutoModel if blueprint is None else blueprint.model, place, weights, spec.dtype, spec.allow_new, where, blueprint)
     module, report = _module(asked, probe=_tower_probe(asked, spec.pool, accepted))
+    module = _part_of(module, accepted)
     found = tokens.modality_of(module)
     if found not in accepted:
         reads = f"reads {found}" if found else "joins several modalities"
@@ -247,6 +249,13 @@ def _config(asked: _Asked) -> Any:
                 asked.where, f"{folder} needs code of its own (auto_map), which is never run.", "Choose a model that Transformers knows."
             ) from None
         raise _unreadable(asked.where, folder, error) from None
+
+
+def _part_of(module: PreTrainedModel, accepted: Sequence[str]) -> PreTrainedModel:
+    if tokens.modality_of(module):
+        return module
+    inner = [found.module for found in tokens.outermost(module).values() if found.modality in accepted]
+    return inner[0] if len(inner) == 1 else module
 
 
 def _unreadable(where: str, folder: Path | None, error: Exception) -> ModelError:

@@ -51,18 +51,41 @@ def modality_of(module: PreTrainedModel) -> str:
     return modalities[0] if modalities and modalities[0] in by_name else by_name[0]
 
 
+@dataclass(frozen=True)
+class Found:
+    """A model of one modality inside another."""
+
+    modality: str
+    module: PreTrainedModel
+
+
+def outermost(model: PreTrainedModel) -> dict[str, Found]:
+    """The outermost models of one modality strictly inside a model, by path: its towers."""
+    found: dict[str, Found] = {}
+    for path, module in model.named_modules():
+        if not path or not isinstance(module, PreTrainedModel) or any(path.startswith(f"{outer}.") for outer in found):
+            continue
+        modality = modality_of(module)
+        if modality:
+            found[path] = Found(modality, module)
+    return found
+
+
 def read(module: PreTrainedModel, inputs: Mapping[str, Tensor], *, pool: Pool) -> Tokens:
     """Run a tower and give its last hidden state as tokens.
 
     inputs: what the tower's forward takes, rows first; `share` (rows,), if there, is the part of the padded length that is
-    real. Maps (rows, channels, height, width) become tokens row by row. On the meta device, where models cannot ask whether
-    anything is padding, nothing is.
+    real. Maps (rows, channels, height, width) become tokens row by row. What a half precision tower gives is fp32 again. On
+    the meta device, where models cannot ask whether anything is padding, nothing is.
     Raises: ModelError if `pool` is `pooler` and the tower has none.
     """
     meta = next(iter(inputs.values())).is_meta
+    half = module.dtype.itemsize < 4
     left_out = {SHARE, *(["attention_mask"] if meta else [])}
-    output = module(**{name: value for name, value in inputs.items() if name not in left_out and _takes(module, name)})
+    given = {name: value for name, value in inputs.items() if name not in left_out and _takes(module, name)}
+    output = module(**{name: value.to(module.dtype) if value.is_floating_point() else value for name, value in given.items()})
     values = cast("Tensor", output["last_hidden_state"])
+    values = values.float() if half else values
     if values.dim() == 4:
         values = values.flatten(2).transpose(1, 2)
     mask = _mask(values, inputs)
@@ -101,7 +124,7 @@ def _pooled(values: Tensor, mask: Tensor, output: Mapping[str, Any], pool: Pool)
     pooled = output.get("pooler_output")
     if pooled is None:
         raise ModelError("pool", "this tower has no pooler.", "Use mean or first.")
-    return cast("Tensor", pooled).flatten(1)
+    return cast("Tensor", pooled).flatten(1).to(values.dtype)
 
 
 def unreached(module: nn.Module, total: Tensor) -> list[str]:

@@ -60,7 +60,7 @@ def test_a_model_of_several_modalities_has_the_outermost_single_ones_as_towers()
     config = AutoConfig.for_model("clip", text_config=small, vision_config=small | {"image_size": 16, "patch_size": 16})
     with torch.device("meta"):
         model = AutoModel.from_config(config)
-    assert {path: found.modality for path, found in anatomy.outermost(model).items()} == {"text_model": "text", "vision_model": "image"}
+    assert {path: found.modality for path, found in tokens.outermost(model).items()} == {"text_model": "text", "vision_model": "image"}
 
 
 def test_every_parameter_has_one_public_name_under_its_part_or_its_role(family: Any) -> None:

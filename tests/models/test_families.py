@@ -240,6 +240,29 @@ def test_composed_towers_open_with_the_same_bits(folders: Folders, tmp_path: Pat
     assert torch.equal(first.scalars["scale"], second.scalars["scale"])
 
 
+def test_a_tower_taken_from_a_clip_is_saved_alone_and_opens_with_the_same_bits(clip: Path, tmp_path: Path) -> None:
+    needs = Needs({"photo": PARTS["photo"]}, {"label": ANSWERS["label"]})
+    plugin = catalog.find("family", "fusion_encoder", {"towers": {"photo": str(clip)}})
+    family = plugin.build(needs, Weights(seed=1))
+    family.save(tmp_path)
+    again = plugin.build(needs, Weights("artifact", tmp_path))
+    assert torch.equal(logits(family, [sample(1)]), logits(again, [sample(1)]))
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "bf16"])
+def test_a_tower_in_half_precision_gives_nearly_the_same(folders: Folders, dtype: str) -> None:
+    needs = Needs({"photo": PARTS["photo"]}, {"label": ANSWERS["label"]})
+    half = {"towers": {"photo": {"pretrained": str(folders["vit"]), "dtype": dtype}}}
+    made = [
+        catalog.find("family", "fusion_encoder", options).build(needs, Weights())
+        for options in ({"towers": {"photo": str(folders["vit"])}}, half)
+    ]
+    first, second = (logits(family, [sample(1)]) for family in made)
+    assert second.dtype == torch.float32
+    assert torch.allclose(first, second, atol=0.05)
+    assert not torch.equal(first, second)
+
+
 CLIP_NEEDS = Needs({"photo": PARTS["photo"], "words": PARTS["words"]}, {})
 
 

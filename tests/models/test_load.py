@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModel
 
 from multitune.core import catalog
 from multitune.core.errors import ModelError
+from multitune.models.encoders import save_towers
 from multitune.models.load import Blueprint, TowerSpec, Weights, load_model, load_tower
 
 Folders = Mapping[str, Path]
@@ -192,9 +193,17 @@ def test_a_tower_that_reads_something_else_is_refused(folders: Folders) -> None:
         tower(folders["bert"])
 
 
-def test_a_model_that_joins_several_modalities_is_no_tower(clip: Path) -> None:
+def test_of_a_model_that_joins_several_modalities_the_fitting_tower_is_taken(clip: Path) -> None:
+    whole = AutoModel.from_pretrained(clip)
+    for modality, inner in (("image", whole.vision_model), ("text", whole.text_model)):
+        state = tower(clip, modality=modality).module.state_dict()
+        assert state.keys() == inner.state_dict().keys()
+        assert all(torch.equal(tensor, state[name]) for name, tensor in inner.state_dict().items())
+
+
+def test_a_model_without_a_tower_that_fits_is_refused(clip: Path) -> None:
     with pytest.raises(ModelError, match="joins several modalities"):
-        tower(clip)
+        tower(clip, modality="audio")
 
 
 @pytest.mark.parametrize(
@@ -207,7 +216,7 @@ def test_a_name_that_means_nothing_says_what_would(monkeypatch: pytest.MonkeyPat
         tower(Path(name))
 
 
-def test_a_tower_plug_in_is_built_from_its_options(folders: Folders) -> None:
+def test_a_tower_plug_in_is_built_from_its_options_and_opened_again(folders: Folders, tmp_path: Path) -> None:
     class Options(catalog.Options):
         layers: int = 1
 
@@ -220,6 +229,9 @@ def test_a_tower_plug_in_is_built_from_its_options(folders: Folders) -> None:
     try:
         made = tower(Path("small_vit"), options={"layers": 2})
         assert (made.provenance.line(), len(made.module.layers)) == ("plug-in small_vit with random weights", 2)
+        save_towers({"x": made}, tmp_path)
+        again = tower(Path("small_vit"), options={"layers": 2}, weights=Weights("artifact", tmp_path))
+        assert all(torch.equal(tensor, again.module.state_dict()[name]) for name, tensor in made.module.state_dict().items())
     finally:
         catalog._registered.clear()
 

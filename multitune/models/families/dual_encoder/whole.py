@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from multitune.core.errors import ModelError, one_of
 from multitune.core.protocols import Batch, Features, Needs, Outputs, Prediction
-from multitune.models import anatomy, encoders
+from multitune.models import encoders, tokens
 from multitune.models.families.dual_encoder.space import MAX_SCALE, embeddings, predictions
 from multitune.models.load import LoadedModel, Weights, load_model
 from multitune.models.prepare import TowerPreparer
@@ -31,7 +31,7 @@ class Whole(nn.Module):
         self.needs = needs
         self.loaded = loaded
         self.model = loaded.module
-        found = {tower.modality: (path, tower.module) for path, tower in anatomy.outermost(loaded.module).items()}
+        found = {tower.modality: (path, tower.module) for path, tower in tokens.outermost(loaded.module).items()}
         self.modality = {name: _modality(name, needs, found) for name in needs.parts}
         self._embed = {name: _embedder(loaded.module, modality) for name, modality in self.modality.items()}
         uses = Counter(self.modality.values())
