@@ -60,9 +60,13 @@ class Ranks:
 
     def share(self, tensors: Sequence[Tensor]) -> None:
         """Put the main process's values into these tensors, in place."""
-        if self.world > 1:
-            for tensor in tensors:
-                dist.broadcast(tensor, src=0)
+        if self.world == 1:
+            return
+        for tensor in tensors:
+            told = tensor.detach().clone(memory_format=torch.contiguous_format)
+            told = told.to(torch.uint8) if tensor.dtype is torch.bool else told  # gloo sends no booleans
+            dist.broadcast(told, src=0)
+            put(told.to(tensor.dtype), into=tensor)
 
     def sum_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
         """Sum gradients over the ranks in place; a parameter that no rank reached keeps none."""
@@ -89,6 +93,13 @@ class Ranks:
         everyone = [torch.empty_like(padded) for _ in range(self.world)]
         dist.all_gather(everyone, padded)
         return torch.cat([part[:count] for part, count in zip(everyone, counts, strict=True)])
+
+
+def put(value: Tensor, *, into: Tensor) -> None:
+    """Copy values in place where they differ: a buffer may be an expanded view, which takes no writing."""
+    value = value.to(into.device)
+    if not torch.equal(value, into):
+        into.copy_(value)
 
 
 def world_size() -> int:

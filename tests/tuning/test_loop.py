@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from multitune.core.errors import NonFiniteError, StateError, Stopped
+from multitune.core.errors import NonFiniteError, RecipeError, StateError, Stopped
 from multitune.core.recipe import TuningRow
 from multitune.tuning import checkpoint, events
 from tests.tuning.fitting import DyingSteps, Killed, bits, fit, nothing
@@ -200,3 +200,8 @@ def test_events_say_what_each_step_gave(tmp_path: Path) -> None:
     assert json.loads(first) == {"form": 1}
     assert {json.loads(line)["name"] for line in lines} == {"train/loss", "train/lr", "train/gradient_norm", "train/wait_seconds"}
     assert [json.loads(line)["step"] for line in lines if '"train/loss"' in line] == list(range(1, 9))
+
+
+def test_stopping_early_by_a_figure_that_nothing_measures_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match='"valid/accuracy" is not measured'):
+        fit(small("classify"), tmp_path, early_stop={"metric": "valid/accuracy"})

@@ -28,7 +28,7 @@ from multitune.data.loader import Loader
 from multitune.tuning import checkpoint, optimizer
 from multitune.tuning.events import Bar, Events
 from multitune.tuning.gradients import Gradients
-from multitune.tuning.ranks import Ranks
+from multitune.tuning.ranks import Ranks, put
 from multitune.tuning.schedule import Schedule
 from multitune.tuning.scope import Scope
 from multitune.tuning.signals import Asked
@@ -226,7 +226,7 @@ class Loop:
             self.scope.leave()
             figures = dict(self.watch(self.family))
             self._say({name: value for name, value in figures.items() if math.isfinite(value)})
-            if self.control and figures:
+            if self.control:
                 self.control_state, decision = self.control.decide(self.control_state, step=self.done, figures=figures)
                 answer = [int(decision.best), int(decision.stop)]
                 self.stopped_by = decision.reason if decision.stop else ""
@@ -281,7 +281,7 @@ class Loop:
         if homes.keys() != state.tensors.keys():
             raise StateError(f"{self.folder}: the checkpoint of step {state.step} holds other tensors than move now")
         for name, home in homes.items():
-            home.copy_(state.tensors[name])
+            put(state.tensors[name], into=home)
 
 
 def processes(device: str = "cpu") -> Ranks:
