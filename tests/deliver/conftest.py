@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.deliver.making import LORA, Made, classifier, embedder, make
+from tests.deliver.making import LORA, Made, classifier, embedder, make, speaker
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +23,10 @@ def with_lora(tmp_path_factory: pytest.TempPathFactory) -> Made:
 def embedding(tmp_path_factory: pytest.TempPathFactory) -> Made:
     """A dual encoder, all of it tuned."""
     return make(tmp_path_factory.mktemp("embedding"), *embedder(), [{"pattern": "*"}])
+
+
+@pytest.fixture(scope="session")
+def speaking(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """A generative model with LoRA in its language model."""
+    rows = [{"pattern": "lm.*", "insert": {"name": "lora", "rank": 4}}, {"pattern": "connector.*"}]
+    return make(tmp_path_factory.mktemp("speaking"), *speaker(), rows)

@@ -27,10 +27,12 @@ AUDIO = {"pretrained": "tiny/audio", "weights": "random"}
 LORA = [{"pattern": "image.*", "insert": {"name": "lora", "rank": 4}}, {"pattern": "head.*"}]
 
 
-def recipe_of(task: str, parts: Mapping[str, str], answers: list[str], model: Mapping[str, Any]) -> Recipe:
+def recipe_of(
+    task: str, parts: Mapping[str, str], answers: list[str], model: Mapping[str, Any], generate: Mapping[str, Any] | None = None
+) -> Recipe:
     """A recipe whose rows lie in no file: only what an artifact needs of it."""
     data = {"source": {"name": "rows", "rows": {"memory": "none"}}, "parts": dict(parts), "answers": answers}
-    return make_recipe({"name": "small", "task": task, "data": data, "model": dict(model)})
+    return make_recipe({"name": "small", "task": task, "data": data, "model": dict(model), "evaluate": {"generate": dict(generate or {})}})
 
 
 def classifier() -> tuple[Recipe, Needs]:
@@ -49,6 +51,13 @@ def embedder() -> tuple[Recipe, Needs]:
     return recipe_of("retrieval", {"image": "image", "audio": "audio"}, [], model), Needs(
         {"image": PartNeed("image"), "audio": PartNeed("audio")}, {}
     )
+
+
+def speaker() -> tuple[Recipe, Needs]:
+    """A picture to words."""
+    model = {"name": "generative", "towers": {"image": IMAGE}, "connector": "linear", "lm": "tiny/lm"}
+    recipe = recipe_of("captioning", {"image": "image", "caption": "text"}, ["caption"], model, generate={"max_new_tokens": 4})
+    return recipe, Needs({"image": PartNeed("image")}, {"caption": AnswerNeed("text")})
 
 
 def write_media(folder: Path, number: int) -> dict[str, Path]:
@@ -102,7 +111,9 @@ def make(folder: Path, recipe: Recipe, needs: Needs, rows: list[dict[str, Any]])
     media = folder / "media"
     media.mkdir(parents=True)
     samples = samples_in(media, 3)
-    said = Predictor(family).predict([Sample(one.id, {name: one.parts[name] for name in needs.parts}) for one in samples])
+    said = Predictor(family, generate=recipe.evaluate.generate).predict(
+        [Sample(one.id, {name: one.parts[name] for name in needs.parts}) for one in samples]
+    )
     plan = Plan(recipe.name, recipe.request(), {})
     figures = {"test/accuracy": 0.5, "test/accuracy/low": 0.4, "test/accuracy/high": 0.6}
     artifact = save(family, folder=folder / "artifact", plan=plan, needs=needs, scope=scope, golden=samples, figures=figures)

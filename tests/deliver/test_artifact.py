@@ -31,14 +31,14 @@ def _inputs(made: Made) -> list[Sample]:
     return [Sample(one.id, {name: one.parts[name] for name in made.artifact.needs.parts}) for one in made.samples]
 
 
-@pytest.mark.parametrize("kind", ["tuned", "with_lora", "embedding"])
+@pytest.mark.parametrize("kind", ["tuned", "with_lora", "embedding", "speaking"])
 def test_a_saved_and_opened_model_says_the_same_bits(kind: str, request: pytest.FixtureRequest) -> None:
     made: Made = request.getfixturevalue(kind)
     again = open_artifact(made.artifact.folder).predictor().predict(_inputs(made))
     assert [golden.distance(now, before) for now, before in zip(again, made.said, strict=True)] == [0.0, 0.0, 0.0]
 
 
-@pytest.mark.parametrize("kind", ["tuned", "with_lora", "embedding"])
+@pytest.mark.parametrize("kind", ["tuned", "with_lora", "embedding", "speaking"])
 def test_golden_inputs_are_answered_as_when_it_was_saved(kind: str, request: pytest.FixtureRequest) -> None:
     assert open_artifact(request.getfixturevalue(kind).artifact.folder).parity() == 0.0
 
@@ -93,10 +93,12 @@ def test_predict_names_the_part_that_cannot_be_read(tuned: Made) -> None:
         tuned.artifact.predict({"image": b"not a picture", "caption": "x"})
 
 
-def test_a_lora_artifact_equals_its_merged_form(with_lora: Made) -> None:
-    merged = open_artifact(with_lora.artifact.folder, merge=True)
-    said = merged.predictor().predict(_inputs(with_lora))
-    assert max(golden.distance(now, before) for now, before in zip(said, with_lora.said, strict=True)) < 1e-5
+@pytest.mark.parametrize("kind", ["with_lora", "speaking"])
+def test_a_lora_artifact_equals_its_merged_form(kind: str, request: pytest.FixtureRequest) -> None:
+    made: Made = request.getfixturevalue(kind)
+    merged = open_artifact(made.artifact.folder, merge=True)
+    said = merged.predictor().predict(_inputs(made))
+    assert max(golden.distance(now, before) for now, before in zip(said, made.said, strict=True)) < 1e-5
     assert not any("lora" in name for name in merged.family.state_dict())
 
 
