@@ -1,18 +1,21 @@
 """Micro-batches made in this process or in others: the same bits, whichever makes them.
 
 Other processes are spawned, never forked, and take tasks in turn over pipes of their own. One that is killed is replaced once,
-the order kept; one that stops answering is ended and reported. None outlives its parent: a closed pipe ends it.
+the order kept; one that stops answering is ended and reported. None outlives its parent: a closed pipe ends it. Batches travel
+as bytes, not as shared memory: that would have to be fetched from a process that may have stopped, and a full /dev/shm kills.
 """
 
 from __future__ import annotations
 
 import multiprocessing
+import queue
 import signal
+import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
@@ -25,6 +28,8 @@ from multitune.core.randomness import generator
 from multitune.data.decode import BadPart, opened
 from multitune.data.order import Task
 from multitune.data.split import Examples
+
+STARTUP_SECONDS = 180.0  # for imports, on a machine that is busy
 
 
 class Memo:
@@ -159,8 +164,7 @@ class Pool:
 
     def __init__(self, work: Work, *, workers: int, window: int, timeout: float) -> None:
         self._work, self._workers, self._window, self._timeout = work, workers, window, timeout
-        self._processes: list[Any] = []
-        self._pipes: list[Connection] = []
+        self._lanes: list[_Lane] = []
 
     def run(self, tasks: Callable[[], Iterator[Task]]) -> Iterator[Made]:
         """What was made of each task, in order. `tasks` gives the same tasks each time it is called.
@@ -200,40 +204,72 @@ class Pool:
             process = context.Process(target=_serve, args=(theirs, share, torch.get_num_threads()), daemon=True, name="multitune-loader")
             process.start()
             theirs.close()
-            self._processes.append(process)
-            self._pipes.append(ours)
+            self._lanes.append(_Lane(process, ours))
 
     def _send(self, number: int, task: Task) -> None:
         try:
-            self._pipes[number].send(task)
+            self._lanes[number].pipe.send(task)
         except OSError:
-            raise _Died(self._code(number)) from None
+            raise _Died(self._lanes[number].code()) from None
 
     def _received(self, number: int) -> Made:
-        pipe, process = self._pipes[number], self._processes[number]
-        if not wait([pipe, process.sentinel], self._timeout):
-            raise HungError(f"loader: a worker process did not answer for {self._timeout:g} seconds and was ended; try again")
-        try:
-            if pipe.poll():
-                return pipe.recv()
-        except (EOFError, OSError):  # it died while what it sent was on its way
-            pass
-        raise _Died(self._code(number))
+        lane = self._lanes[number]
+        if not lane.ready:
+            lane.ready = self._answer(lane, max(self._timeout, STARTUP_SECONDS)) is not None
+        packed = self._answer(lane, self._timeout)
+        return replace(packed, batch=_converted(packed.batch, torch.from_numpy))
 
-    def _code(self, number: int) -> int | None:
-        self._processes[number].join(1.0)
-        return self._processes[number].exitcode
+    def _answer(self, lane: _Lane, timeout: float) -> Made:
+        try:
+            packed = lane.answers.get(timeout=timeout)
+        except queue.Empty:
+            raise HungError(f"loader: a worker process did not answer for {timeout:g} seconds and was ended; try again") from None
+        if packed is None:
+            raise _Died(lane.code())
+        return packed
 
     def stop(self) -> None:
         """End all processes: they keep nothing that is needed."""
-        for process in self._processes:
-            process.kill()
-        for process in self._processes:
-            process.join()
-            process.close()
-        for pipe in self._pipes:
-            pipe.close()
-        self._processes, self._pipes = [], []
+        for lane in self._lanes:
+            lane.process.kill()
+        for lane in self._lanes:
+            lane.process.join()
+            lane.process.close()
+            lane.reader.join()
+            lane.pipe.close()
+        self._lanes = []
+
+
+class _Lane:
+    """A process, its pipe, and the thread that empties the pipe: an answer cut short must not hold up who waits for it."""
+
+    def __init__(self, process: Any, pipe: Connection) -> None:
+        self.process, self.pipe, self.ready = process, pipe, False
+        self.answers: queue.SimpleQueue[Made | None] = queue.SimpleQueue()
+        self.reader = threading.Thread(target=self._read, daemon=True, name="multitune-loader")
+        self.reader.start()
+
+    def _read(self) -> None:
+        while True:
+            try:
+                self.answers.put(self.pipe.recv())
+            except (EOFError, OSError):  # the process is gone, perhaps in the middle of a word
+                self.answers.put(None)
+                return
+
+    def code(self) -> int | None:
+        """How the process ended."""
+        self.process.join(1.0)
+        return self.process.exitcode
+
+
+def _converted(batch: Batch | None, convert: Callable[[Any], Any]) -> Batch | None:
+    """The batch with each tensor (or array) converted."""
+    if batch is None:
+        return None
+    inputs = {part: {name: convert(tensor) for name, tensor in tensors.items()} for part, tensors in batch.inputs.items()}
+    answers = {name: convert(tensor) for name, tensor in batch.answers.items()}
+    return replace(batch, inputs=inputs, answers=answers, presence={name: convert(tensor) for name, tensor in batch.presence.items()})
 
 
 class _Died(Exception):
@@ -247,7 +283,7 @@ def _died_text(code: int | None) -> str:
     hint = (
         'its error stands above; a script that starts workers needs `if __name__ == "__main__":`'
         if code is not None and code > 0
-        else "it may have run out of memory or of /dev/shm"
+        else "it may have run out of memory"
     )
     return f"loader: a worker process ended {how}; {hint}; train.workers=0 needs none"
 
@@ -256,9 +292,11 @@ def _serve(pipe: Connection, work: Work, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     torch.set_num_threads(threads)  # as in the parent: sums over threads decide last bits
     memo = Memo(work.memo_bytes)
+    pipe.send(Made(None))  # the imports are done: from here on the caller may count the seconds
     while True:
         try:
-            pipe.send(work.make(pipe.recv(), memo))
+            made = work.make(pipe.recv(), memo)
+            pipe.send(replace(made, batch=_converted(made.batch, torch.Tensor.numpy)))
         except (EOFError, OSError):
             return
 

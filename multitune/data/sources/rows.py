@@ -34,11 +34,13 @@ class MemoryRows:
         digest = hashlib.sha256(b"rows 1")
         columns: dict[str, list[Any]] = {}
         for number in range(len(rows)):
-            for column, value in sorted(self.row(number).items()):
+            row = self.row(number)
+            for column in rows[number]:
+                columns.setdefault(str(column), [None] * len(rows))
+            for column, value in sorted(row.items()):
                 digest.update(f"\0{number}\0{column}\0".encode("utf-8", "surrogatepass"))
                 digest.update(b"".join(_content(value, f"{name}, row {number + 1}, {column}")))
-                cells = columns.setdefault(column, [None] * len(rows))
-                cells[number] = value if isinstance(value, str) else True
+                columns[column][number] = value if isinstance(value, str) else True
         if not len(rows):
             raise DataError(name, "holds no rows.", "Give at least one.")
         self.columns = tuple(columns)

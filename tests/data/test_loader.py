@@ -1,0 +1,301 @@
+"""The loader: the same batches whoever makes them and wherever a run begins; every row once; losses counted, hangs ended."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from multitune.core.errors import DataError, Fault, HungError, LossBudgetError
+from multitune.core.ledger import Ledger
+from multitune.core.protocols import Batch, Memo, Sample
+from multitune.data import plan
+from multitune.data.loader import Loader, StepBatches, augmentations, batches
+from multitune.data.order import Order
+from multitune.data.split import Examples
+from multitune.data.workers import Memo as BoundedMemo
+from tests.data.plain import Plain, picture_table, recipe
+
+AUGMENT = [{"name": "crop"}, "dihedral"]
+
+
+def examples_of(folder: Path, count: int = 11, **data: Any) -> Examples:
+    return plan.outline(recipe(picture_table(folder, count), **data), Ledger()).examples["train"]
+
+
+def loader(examples: Examples, **options: Any) -> Loader:
+    return Loader(
+        examples, options.pop("preparer", Plain()), **({"seed": 3, "batch_size": 4, "micro_batch": 2, "memo_bytes": 1 << 20} | options)
+    )
+
+
+def flat(steps: Iterator[StepBatches]) -> list[Any]:
+    """Steps as plain values, every bit of them."""
+    return [(s.step, s.epoch, [(number, batch.ids, bits(batch)) for number, batch in s.micro]) for s in steps]
+
+
+def bits(batch: Batch) -> dict[str, Any]:
+    return {name: tensors["x"].tolist() for name, tensors in batch.inputs.items()}
+
+
+def ids(steps: Iterator[StepBatches]) -> list[str]:
+    return [row_id for step in steps for _, batch in step.micro for row_id in batch.ids]
+
+
+def augmented() -> dict[str, Any]:
+    parts = {"image": {"modality": "image", "augment": AUGMENT}, "caption": "text", "label": "category"}
+    return {"augment": augmentations(recipe({"name": "digits"}, parts=parts).data.inputs)}
+
+
+@pytest.mark.line
+def test_workers_0_1_and_2_give_the_same_batches_and_the_same_ledger(tmp_path: Path) -> None:
+    examples, ledgers = examples_of(tmp_path), [Ledger() for _ in range(3)]
+    (tmp_path / "5.png").write_bytes((tmp_path / "5.png").read_bytes()[:80])
+    none, one, two = (flat(loader(examples, workers=n, prefetch=n + 1, ledger=ledgers[n], **augmented()).steps(0, 5)) for n in range(3))
+    assert none == one == two
+    assert {ledger.hash() for ledger in ledgers} == {ledgers[0].hash()} != {Ledger().hash()}
+
+
+def test_an_epoch_takes_every_row_once_and_its_last_batch_is_short(tmp_path: Path) -> None:
+    made = loader(examples_of(tmp_path))
+    steps = list(made.steps(0, 6))
+    assert made.steps_per_epoch == 3
+    assert [step.epoch for step in steps] == [0, 0, 0, 1, 1, 1]
+    assert [sum(len(batch) for _, batch in step.micro) for step in steps] == [4, 4, 3, 4, 4, 3]
+    for epoch in (steps[:3], steps[3:]):
+        assert Counter(ids(iter(epoch))) == Counter(made.examples.ids)
+    assert ids(iter(steps[:3])) != ids(iter(steps[3:]))
+
+
+@pytest.mark.parametrize("start", [1, 2, 3, 5])
+def test_a_run_that_starts_anywhere_has_the_same_batches(tmp_path: Path, start: int) -> None:
+    examples = examples_of(tmp_path)
+    assert flat(loader(examples, **augmented()).steps(start, 6)) == flat(loader(examples, **augmented()).steps(0, 6))[start:]
+
+
+def test_two_ranks_share_the_micro_batches_of_one(tmp_path: Path) -> None:
+    examples = examples_of(tmp_path)
+    alone = flat(loader(examples).steps(0, 3))
+    first, second = (flat(loader(examples, rank=rank, world=2).steps(0, 3)) for rank in (0, 1))
+    joined = [(s, e, sorted(one + other, key=lambda pair: pair[0])) for (s, e, one), (_, _, other) in zip(first, second, strict=True)]
+    assert joined == alone
+
+
+def test_augmentation_depends_on_the_epoch_and_the_row_alone(tmp_path: Path) -> None:
+    examples = examples_of(tmp_path)
+
+    def pictures(epoch: int, batch_size: int) -> dict[str, Any]:
+        made = loader(examples, batch_size=batch_size, micro_batch=1, **augmented())
+        per_epoch = made.steps_per_epoch
+        steps = made.steps(epoch * per_epoch, (epoch + 1) * per_epoch)
+        return {batch.ids[0]: batch.inputs["image"]["x"].tolist() for step in steps for _, batch in step.micro}
+
+    assert pictures(0, 4) == pictures(0, 3)
+    assert pictures(0, 4) != pictures(1, 4)
+
+
+def test_weights_repeat_whole_parts_and_draw_the_rest_anew() -> None:
+    order = Order(30, 0, 4, 4, weights=np.array([1.0] * 10 + [2.0] * 10 + [0.5] * 10))
+    counts = [Counter(order.epoch(epoch).tolist()) for epoch in range(2)]
+    for count in counts:
+        assert [count[n] for n in range(20)] == [1] * 10 + [2] * 10
+        assert sorted(count[n] for n in range(20, 30)) == [0] * 5 + [1] * 5
+    assert counts[0] != counts[1]
+    assert order.rows_per_epoch == 35
+
+
+def test_a_balanced_epoch_takes_each_class_equally_often_and_rows_of_it_evenly() -> None:
+    labels = ["a"] * 24 + ["b"] * 5 + ["c"] * 2 + [None] * 3
+    order = Order(34, 0, 4, 4, labels=labels)
+    places = order.epoch(0).tolist()
+    count = Counter(labels[place] for place in places)
+    assert count[None] == 3
+    assert sorted((count["a"], count["b"], count["c"])) == [10, 10, 11]
+    of_b = [Counter(places)[place] for place in range(24, 29)]
+    assert max(of_b) - min(of_b) <= 1
+    assert len({len(order.epoch(epoch)) for epoch in range(5)}) == 1
+
+
+def test_a_mixed_source_of_weight_two_is_seen_twice(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in "ab"]
+    for folder in folders:
+        folder.mkdir()
+    entries = [
+        {"source": {"name": "table", "path": str(picture_table(folder, 4))}, "weight": weight}
+        for folder, weight in zip(folders, (1, 2), strict=True)
+    ]
+    outline = plan.outline(recipe(None, mix=entries), Ledger())
+    made = loader(outline.examples["train"])
+    seen = Counter(ids(made.steps(0, made.steps_per_epoch)))
+    assert [seen[f"table/r00{n}"] for n in range(4)] + [seen[f"table-2/r00{n}"] for n in range(4)] == [1] * 4 + [2] * 4
+    assert outline.rows_per_epoch == made.rows_per_epoch == 12
+
+
+def test_a_bad_part_costs_its_row_alone_and_stands_in_the_ledger(tmp_path: Path) -> None:
+    examples = examples_of(tmp_path)
+    clean = ids(loader(examples).steps(0, 3))
+    (tmp_path / "5.png").write_bytes((tmp_path / "5.png").read_bytes()[:80])
+    ledger = Ledger()
+    found = ids(loader(examples, ledger=ledger).steps(0, 6))
+    assert found[:10] == [row_id for row_id in clean if row_id != "r005"]
+    assert [(r.id, r.fate, r.part, r.source) for r in ledger.records()] == [("r005", "quarantined", "image", "table")]
+
+
+def test_a_micro_batch_without_rows_is_not_there(tmp_path: Path) -> None:
+    examples = examples_of(tmp_path, 4)
+    (tmp_path / "2.png").write_bytes(b"")
+    steps = list(loader(examples, micro_batch=1).steps(0, 1))
+    assert len(steps[0].micro) == 3
+    assert {number for number, _ in steps[0].micro} < {0, 1, 2, 3}
+
+
+def test_too_many_lost_rows_stop_the_run_and_name_the_last(tmp_path: Path) -> None:
+    examples = examples_of(tmp_path)
+    for number in (3, 7):
+        (tmp_path / f"{number}.png").unlink()
+    assert len(ids(loader(examples, max_loss=0.2).steps(0, 3))) == 9
+    with pytest.raises(LossBudgetError, match=r"2 of 11 rows .*there is no file"):
+        ids(loader(examples, max_loss=0.1).steps(0, 3))
+
+
+def test_lost_rows_are_counted_once_over_epochs_and_runs(tmp_path: Path) -> None:
+    examples, ledger = examples_of(tmp_path), Ledger(tmp_path / "ledger")
+    (tmp_path / "3.png").unlink()
+    ids(loader(examples, max_loss=0.1, ledger=ledger).steps(0, 9))
+    ledger.seal("a")
+    ids(loader(examples, max_loss=0.1, ledger=Ledger(tmp_path / "ledger")).steps(9, 18))
+
+
+def test_evaluation_takes_rows_in_order_and_leaves_bad_ones_out(tmp_path: Path) -> None:
+    examples, ledger = examples_of(tmp_path), Ledger()
+    (tmp_path / "5.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    made = list(batches(examples, Plain(), size=4, ledger=ledger, memo=BoundedMemo(0)))
+    assert [[sample.id for sample in samples] for samples, _ in made] == [list(batch.ids) for _, batch in made]
+    assert [row_id for _, batch in made for row_id in batch.ids] == [row_id for row_id in examples.ids if row_id != "r005"]
+    assert ledger.counts() == {"quarantined": 1}
+
+
+class Truncating(Plain):
+    """Says of every row that two tokens did not fit."""
+
+    def prepare(self, sample: Sample, memo: Memo) -> Mapping[str, Any]:
+        return {**super().prepare(sample, memo), "truncated": {"caption": 2}}
+
+    def collate(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
+        return super().collate([{name: value for name, value in row.items() if name != "truncated"} for row in rows])
+
+
+def test_what_did_not_fit_stands_in_the_ledger(tmp_path: Path) -> None:
+    ledger = Ledger()
+    ids(loader(examples_of(tmp_path, 3), preparer=Truncating(), ledger=ledger).steps(0, 1))
+    assert {(r.fate, r.part, r.cause) for r in ledger.records()} == {("truncated", "caption", "2 tokens did not fit")}
+
+
+class Refusing(Plain):
+    """Finds a mistake of the user's in one row."""
+
+    def prepare(self, sample: Sample, memo: Memo) -> Mapping[str, Any]:
+        if sample.id == "r002":
+            raise DataError("caption", "is no caption.", "Write one.")
+        return super().prepare(sample, memo)
+
+
+class Dying(Plain):
+    """Kills its process at one row: each time, or only while a mark is there."""
+
+    def __init__(self, mark: Path | None = None, how: int = signal.SIGKILL) -> None:
+        self.mark, self.how = mark, how
+
+    def prepare(self, sample: Sample, memo: Memo) -> Mapping[str, Any]:
+        if sample.id == "r004" and (self.mark is None or self.mark.exists()):
+            if self.mark is not None:
+                self.mark.unlink()
+            os.kill(os.getpid(), self.how)
+        return super().prepare(sample, memo)
+
+
+@pytest.mark.line
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_users_mistake_comes_through_as_it_is(tmp_path: Path, workers: int) -> None:
+    with pytest.raises(DataError, match="is no caption"):
+        ids(loader(examples_of(tmp_path), preparer=Refusing(), workers=workers).steps(0, 3))
+
+
+@pytest.mark.line
+def test_a_killed_worker_is_replaced_once_and_the_order_kept(tmp_path: Path) -> None:
+    examples = examples_of(tmp_path)
+    (tmp_path / "mark").touch()
+    assert flat(loader(examples, preparer=Dying(tmp_path / "mark"), workers=1).steps(0, 3)) == flat(loader(examples).steps(0, 3))
+
+
+@pytest.mark.line
+def test_a_worker_that_dies_again_is_a_fault(tmp_path: Path) -> None:
+    with pytest.raises(Fault, match="SIGKILL"):
+        ids(loader(examples_of(tmp_path), preparer=Dying(), workers=1).steps(0, 3))
+    assert alive() == []
+
+
+@pytest.mark.line
+def test_a_worker_that_stops_answering_is_ended_and_reported(tmp_path: Path) -> None:
+    with pytest.raises(HungError, match="did not answer for 2 seconds"):
+        ids(loader(examples_of(tmp_path), preparer=Dying(how=signal.SIGSTOP), workers=1, timeout=2).steps(0, 3))
+    assert alive() == []
+
+
+@pytest.mark.line
+def test_no_worker_outlives_the_steps_that_were_asked_for(tmp_path: Path) -> None:
+    made = loader(examples_of(tmp_path), workers=1)
+    steps = made.steps(0, 100)
+    next(steps)
+    assert len(alive()) == 1
+    made.close()
+    assert alive() == []
+
+
+def alive() -> list[str]:
+    return [process.name for process in multiprocessing.active_children() if process.name == "multitune-loader"]
+
+
+def test_a_memo_forgets_the_least_lately_used_within_its_bytes() -> None:
+    memo, made = BoundedMemo(2_000), list[str]()
+
+    def make(key: str) -> torch.Tensor:
+        made.append(key)
+        return torch.zeros(200)
+
+    for key in ("a", "b", "a", "c", "a", "b"):
+        memo.get(key, lambda key=key: make(key))
+    assert made == ["a", "b", "c", "b"]
+    assert memo.bytes <= 2_000
+
+
+def test_an_empty_split_is_refused(tmp_path: Path) -> None:
+    examples = examples_of(tmp_path)
+    with pytest.raises(DataError, match="no rows"):
+        loader(Examples(examples.mixed, examples.rows[:0], examples.parts))
+
+
+def test_an_augmentation_of_another_modality_is_refused() -> None:
+    parts = {"caption": {"modality": "text", "augment": ["flip"]}, "label": "category"}
+    with pytest.raises(DataError, match="is for the modality image"):
+        augmentations(recipe({"name": "digits"}, parts=parts).data.inputs)
+
+
+@pytest.mark.parametrize("name", ["flip", "dihedral", "crop"])
+def test_an_augmentation_keeps_size_and_kind_and_repeats_itself(name: str) -> None:
+    parts = {"image": {"modality": "image", "augment": [name]}, "label": "category"}
+    (step,) = augmentations(recipe({"name": "digits"}, parts=parts).data.inputs)["image"]
+    for shape in ((16, 16, 3), (5, 9, 3)):
+        value = np.random.default_rng(0).integers(0, 256, size=shape, dtype=np.uint8)
+        made = [step.apply(value, np.random.default_rng(seed)) for seed in range(20)]
+        assert {(one.shape, one.dtype) for one in made} == {(shape, value.dtype)}
+        assert np.array_equal(made[3], step.apply(value, np.random.default_rng(3)))
+        assert len({one.tobytes() for one in made}) > 1

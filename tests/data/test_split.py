@@ -1,0 +1,315 @@
+"""Mixing, joining, aligning, splitting: every row is somewhere, once, for a reason that stands in the ledger."""
+
+from __future__ import annotations
+
+import copy
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from multitune.core.errors import DataError, PluginError, RecipeError
+from multitune.core.ledger import Ledger
+from multitune.core.plan import Plan
+from multitune.core.protocols import Split
+from multitune.core.recipe import Recipe
+from multitune.data import plan
+from multitune.data.plan import Outline
+from multitune.data.sources.rows import MemoryRows
+from tests.data.plain import picture, picture_table, png, recipe, write_jsonl
+
+HALVES = {"train": 0.6, "valid": 0.2, "test": 0.2}
+
+
+def outlined(made: Recipe, ledger: Ledger | None = None) -> Outline:
+    return plan.outline(made, ledger if ledger is not None else Ledger())
+
+
+def memory(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"name": "rows", "rows": MemoryRows.of(rows)}
+
+
+def texts(count: int, **columns: Any) -> list[dict[str, Any]]:
+    """Rows with the caption and label that `recipe` asks for, and no picture."""
+    rows = [{"id": f"r{n}", "caption": f"c{n}", "label": "ab"[n % 2]} for n in range(count)]
+    return [row | {name: make(n) for name, make in columns.items()} for n, row in enumerate(rows)]
+
+
+def of_texts(rows: list[dict[str, Any]], **data: Any) -> Recipe:
+    source = data.pop("source", memory(rows))
+    return recipe(source, **({"parts": {"caption": "text", "label": "category"}} | data))
+
+
+def ids(found: Outline) -> dict[Split, set[str]]:
+    return {name: set(examples.ids) for name, examples in found.examples.items()}
+
+
+def test_splits_are_disjoint_whole_and_near_their_shares() -> None:
+    found = ids(outlined(of_texts(texts(2_000), split=HALVES)))
+    assert set.union(*found.values()) == {f"r{n}" for n in range(2_000)}
+    assert sum(len(one) for one in found.values()) == 2_000
+    assert [round(len(one) / 2_000, 1) for one in found.values()] == [0.6, 0.2, 0.2]
+
+
+def test_a_row_keeps_its_split_when_others_come_or_go() -> None:
+    few, many = ids(outlined(of_texts(texts(200), split=HALVES))), ids(outlined(of_texts(texts(400), split=HALVES)))
+    assert all(few[name] <= many[name] for name in few)
+
+
+def test_another_seed_splits_otherwise() -> None:
+    assert ids(outlined(of_texts(texts(200), split=HALVES))) != ids(outlined(of_texts(texts(200), split=HALVES | {"seed": 1})))
+
+
+@pytest.mark.parametrize("column", ["group", "scene"])
+def test_rows_of_a_group_stay_together(column: str) -> None:
+    rows = texts(600, **{column: lambda n: f"g{n // 7}"})
+    found = outlined(of_texts(rows, split=HALVES | ({} if column == "group" else {"group": column})))
+    groups = [set(examples.column(column)) for examples in found.examples.values()]
+    assert all(not one & other for one, other in zip(groups, [*groups[1:], groups[0]], strict=True))
+    assert sum(len(examples) for examples in found.examples.values()) == 600
+
+
+def test_a_column_names_the_split() -> None:
+    rows = texts(30, part=lambda n: ("train", "train", "test")[n % 3])
+    found = outlined(of_texts(rows, split={"column": "part"}))
+    assert {name: len(examples) for name, examples in found.examples.items()} == {"train": 20, "valid": 0, "test": 10}
+
+
+def test_a_split_column_with_another_word_names_the_row() -> None:
+    rows = texts(30, part=lambda n: "train" if n != 4 else "dev")
+    with pytest.raises(DataError, match=r'row 5, part: found "dev"'):
+        outlined(of_texts(rows, split={"column": "part"}))
+
+
+def test_a_group_in_two_splits_is_refused() -> None:
+    rows = texts(30, part=lambda n: "train" if n < 20 else "test", group=lambda n: f"g{n // 3}")
+    with pytest.raises(DataError, match='the group "g6" is in train and in test'):
+        outlined(of_texts(rows, split={"column": "part"}))
+
+
+def test_sources_of_their_own_are_valid_and_test(tmp_path: Path) -> None:
+    other = write_jsonl(tmp_path / "other.jsonl", [{"id": f"o{n}", "caption": "x", "label": "ab"[n % 2]} for n in range(10)])
+    split = {"sources": {"test": {"name": "table", "path": str(other)}}}
+    found = ids(outlined(of_texts(texts(400), split=split)))
+    assert found["test"] == {f"o{n}" for n in range(10)}
+    assert len(found["train"]) + len(found["valid"]) == 400
+    assert 0.05 < len(found["valid"]) / 400 < 0.17
+
+
+def test_an_id_of_two_sources_is_refused(tmp_path: Path) -> None:
+    other = write_jsonl(tmp_path / "other.jsonl", [{"id": "r3", "caption": "x", "label": "a"}])
+    with pytest.raises(DataError, match='the id "r3"'):
+        outlined(of_texts(texts(40), split={"sources": {"test": {"name": "table", "path": str(other)}}}))
+
+
+def test_an_empty_split_is_refused() -> None:
+    with pytest.raises(DataError, match="valid is empty"):
+        outlined(of_texts(texts(4), split={"train": 0.99, "valid": 0.005, "test": 0.005}))
+
+
+def test_a_class_only_in_test_is_refused() -> None:
+    rows = texts(30, part=lambda n: "train" if n < 20 else "test")
+    rows[25]["label"] = "rare"
+    with pytest.raises(DataError, match='the class "rare" is in test'):
+        outlined(of_texts(rows, split={"column": "part"}))
+
+
+def test_one_class_only_is_refused() -> None:
+    with pytest.raises(DataError, match='the only class in train is "a"'):
+        outlined(of_texts(texts(9, label=lambda n: "a")))
+
+
+def test_limit_takes_the_first_rows_of_train_by_hash_order() -> None:
+    every, few, fewer = (ids(outlined(of_texts(texts(300), split=HALVES, limit=limit))) for limit in (0, 60, 30))
+    assert [len(few["train"]), len(fewer["train"])] == [60, 30]
+    assert fewer["train"] < few["train"] < every["train"]
+    assert few["test"] == every["test"]
+
+
+def test_missing_parts_are_refused_naming_the_first_row() -> None:
+    rows = texts(9)
+    rows[4]["caption"] = None
+    with pytest.raises(DataError, match=r"row 5 \(r4\), caption: is missing"):
+        outlined(of_texts(rows))
+
+
+@pytest.mark.parametrize(("policy", "kept"), [("drop", 7), ("mask", 8)])
+def test_missing_parts_are_dropped_or_masked_and_taken_down(policy: str, kept: int) -> None:
+    rows = texts(9, other=lambda n: f"o{n}")
+    rows[4]["caption"] = rows[5]["caption"] = rows[5]["other"] = None
+    ledger = Ledger()
+    parts = {"caption": "text", "other": "text", "label": "category"}
+    found = outlined(of_texts(rows, parts=parts, missing=policy), ledger)
+    assert len(found.examples["train"]) == kept
+    fates = {(record.id, record.fate, record.part) for record in ledger.records()}
+    expected = {("r4", "dropped", "caption"), ("r5", "dropped", "caption")}
+    assert fates == (expected if policy == "drop" else {("r4", "masked", "caption"), ("r5", "dropped", "")})
+
+
+def test_a_part_may_have_a_policy_of_its_own() -> None:
+    rows = texts(9)
+    rows[4]["caption"], rows[5]["label"] = None, " "
+    parts = {"caption": {"modality": "text", "missing": "drop"}, "label": {"modality": "category", "missing": "drop"}}
+    assert len(outlined(of_texts(rows, parts=parts)).examples["train"]) == 7
+
+
+def test_no_row_left_is_refused() -> None:
+    with pytest.raises(DataError, match="no row is left of 4"):
+        outlined(of_texts(texts(4, caption=lambda n: None), missing="drop", parts={"caption": "text", "label": "category"}))
+
+
+def test_an_answer_that_is_no_number_names_its_row() -> None:
+    rows = texts(9, age=lambda n: n if n != 3 else "old")
+    with pytest.raises(DataError, match=r"row 4 \(r3\), age: found 'old', not a number"):
+        outlined(of_texts(rows, parts={"caption": "text", "age": "number"}, answers=["age"]))
+
+
+def test_numbers_are_standardised_by_train_alone() -> None:
+    rows = texts(30, part=lambda n: "train" if n < 20 else "test", age=lambda n: n if n < 20 else 10_000)
+    need = outlined(of_texts(rows, parts={"caption": "text", "age": "number"}, answers=["age"], split={"column": "part"})).needs.answers[
+        "age"
+    ]
+    assert need.mean == pytest.approx(np.mean(range(20)))
+    assert need.deviation == pytest.approx(np.std(range(20)))
+
+
+def test_classes_are_text_sorted_and_counted() -> None:
+    need = outlined(of_texts(texts(10, label=lambda n: [7, "007"][n % 5 == 0]))).needs.answers["label"]
+    assert (need.labels, need.counts) == (("007", "7"), (2, 8))
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "says"),
+    [
+        ({"parts": {"captoin": "text", "label": "category"}}, DataError, 'Did you mean "caption"'),
+        ({"parts": {"caption": "txt", "label": "category"}}, PluginError, 'Did you mean "text"'),
+        ({"parts": {"caption": {"modality": "text", "options": {"max": 3}}, "label": "category"}}, PluginError, "max"),
+        ({"parts": {"caption": "category", "label": "category"}}, DataError, "serves answers only"),
+        ({"parts": {"caption": "image", "label": "category"}, "answers": ["caption", "label"]}, DataError, "is no answer"),
+        ({"split": {"group": "scene"}}, DataError, "data.split.group"),
+        ({"split": {"column": "fold"}}, DataError, "data.split.column"),
+        ({"train": {"balance": "caption"}}, RecipeError, "train.balance"),
+        ({"source": {"name": "tabel", "path": "x"}}, PluginError, 'Did you mean "table"'),
+        ({"source": {"name": "table", "path": "none.csv"}}, DataError, "no such file"),
+    ],
+)
+def test_what_the_data_do_not_hold_is_named(data: dict[str, Any], error: type[Exception], says: str) -> None:
+    with pytest.raises(error) as caught:
+        outlined(of_texts(texts(9), **data))
+    assert says in str(caught.value)
+
+
+def mix(*entries: tuple[list[dict[str, Any]], float]) -> list[dict[str, Any]]:
+    return [{"source": memory(rows), "weight": weight} for rows, weight in entries]
+
+
+def of_mix(entries: list[dict[str, Any]], **data: Any) -> Recipe:
+    return recipe(None, mix=entries, **({"parts": {"caption": "text", "label": "category"}} | data))
+
+
+def test_sources_of_a_mix_are_named_and_their_ids_too() -> None:
+    train = outlined(of_mix(mix((texts(3), 1), (texts(3), 1)))).examples["train"]
+    assert train.ids == ["rows/r0", "rows/r1", "rows/r2", "rows-2/r0", "rows-2/r1", "rows-2/r2"]
+    assert [train.sample(n).source for n in (0, 5)] == ["rows", "rows-2"]
+
+
+def test_a_column_that_one_source_lacks_is_an_absent_part_there() -> None:
+    entries = mix((texts(4), 1), (texts(4, kind=lambda n: "xy"[n % 2]), 1))
+    parts = {"caption": "text", "label": "category", "kind": {"modality": "category", "missing": "mask"}}
+    train = outlined(of_mix(entries, parts=parts, answers=["label", "kind"])).examples["train"]
+    assert train.column("kind") == [None] * 4 + ["x", "y", "x", "y"]
+    assert "kind" not in train.sample(0).parts
+    assert train.sample(5).parts["kind"].value == "y"
+
+
+def test_other_sources_are_joined_by_key(tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "a.png").write_bytes(png(picture(1)))
+    other = write_jsonl(tmp_path / "pictures" / "other.jsonl", [{"key": "k1", "image": "a.png"}, {"key": "k3", "image": "a.png"}])
+    join = {"key": "key", "sources": [{"name": "table", "path": str(other)}]}
+    rows = texts(4, key=lambda n: f"k{n}")
+    parts = {"image": "image", "caption": "text", "label": "category"}
+    train = outlined(of_texts(rows, join=join, parts=parts, missing="mask")).examples["train"]
+    assert ["image" in train.sample(n).parts for n in range(4)] == [False, True, False, True]
+    assert train.sample(1).parts["image"].value.path == tmp_path / "pictures" / "a.png"
+
+
+def test_a_key_twice_in_a_joined_source_is_refused() -> None:
+    join = {"key": "key", "sources": [memory([{"key": "k", "x": "1"}, {"key": "k", "x": "2"}])]}
+    with pytest.raises(DataError, match='the key "k" is in row 1 and in row 2'):
+        outlined(of_texts(texts(4, key=lambda n: f"k{n}"), join=join))
+
+
+def test_a_joined_column_that_is_there_already_is_refused() -> None:
+    join = {"key": "key", "sources": [memory([{"key": "k", "caption": "1"}])]}
+    with pytest.raises(DataError, match='brings the column "caption"'):
+        outlined(of_texts(texts(4, key=lambda n: f"k{n}"), join=join))
+
+
+def test_examples_travel(tmp_path: Path) -> None:
+    train = outlined(recipe(picture_table(tmp_path, 5))).examples["train"]
+    again = copy.deepcopy(train)
+    assert len(ForkingPickler.dumps(train)) < 10_000  # as a spawned worker gets them
+    assert [again.sample(n) for n in range(5)] == [train.sample(n) for n in range(5)]
+
+
+def test_rows_in_memory_give_the_samples_of_their_table(tmp_path: Path) -> None:
+    table = outlined(recipe(picture_table(tmp_path, 6))).examples["train"]
+    rows = [{**table.rows_of(n), "image": tmp_path / f"{n}.png"} for n in range(6)]
+    found = outlined(recipe(memory(rows))).examples["train"]
+    assert [found.sample(n).parts for n in range(6)] == [table.sample(n).parts for n in range(6)]
+
+
+def test_rows_in_memory_stand_in_the_request_as_their_fingerprint() -> None:
+    assert "memory" in str(of_texts(texts(3)).request())
+
+
+def test_a_folder_of_classes_is_a_source(tmp_path: Path) -> None:
+    for place in ("cat/1", "cat/deep/2", "dog/3"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"{place}.png").write_bytes(png(picture(3)))
+    (tmp_path / "cat" / "notes.txt").write_text("x")
+    (tmp_path / "dog" / "link.png").symlink_to(tmp_path / "dog" / "3.png")
+    made = recipe({"name": "folder", "path": str(tmp_path)}, parts={"image": "image", "label": "category"})
+    train = outlined(made).examples["train"]
+    assert list(zip(train.ids, train.column("label"), strict=True)) == [
+        ("cat/1.png", "cat"),
+        ("cat/deep/2.png", "cat"),
+        ("dog/3.png", "dog"),
+    ]
+
+
+def test_folders_called_after_splits_are_splits(tmp_path: Path) -> None:
+    for place in ("train/a/1", "train/b/2", "val/a/3", "test/b/4"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"{place}.png").write_bytes(png(picture(3)))
+    source = {"name": "folder", "path": str(tmp_path)}
+    made = recipe(source, parts={"image": "image", "label": "category"}, split={"column": "split"})
+    assert {name: len(rows) for name, rows in outlined(made).examples.items()} == {"train": 2, "valid": 1, "test": 1}
+
+
+def test_equal_files_in_two_splits_are_a_finding(tmp_path: Path) -> None:
+    table = picture_table(tmp_path, 8, part=lambda n: "train" if n < 6 else "test")
+    (tmp_path / "7.png").write_bytes((tmp_path / "2.png").read_bytes())
+    found = [f for f in outlined(recipe(table, split={"column": "part"})).findings if f.code == "duplicate-over-splits"]
+    assert [(f.where, f.evidence) for f in found] == [("data.parts.image", {"files": 1})]
+    assert "r002 (train) = r007 (test)" in found[0].message
+
+
+def test_uneven_and_lacking_classes_are_findings() -> None:
+    rows = texts(60, part=lambda n: "train" if n < 50 else "test", label=lambda n: "b" if n < 2 else "a")
+    codes = [finding.code for finding in outlined(of_texts(rows, split={"column": "part"})).findings]
+    assert {"imbalance", "class-missing", "few-rows"} <= set(codes)
+
+
+def test_nothing_is_split_where_data_are_only_measured() -> None:
+    assert plan.everything(of_texts(texts(9, label=lambda n: "a")), Ledger()).ids == [f"r{n}" for n in range(9)]
+
+
+def test_the_plan_states_the_data_and_where_each_value_comes_from() -> None:
+    made = of_texts(texts(40), split=HALVES)
+    text = Plan("plain", {}, plan.state(made, outlined(made))).text()
+    for line in ("rows, 40 rows", "answers.label.classes", "train 0.6, valid 0.2, test 0.2, seed 0", "caption", "max_loss"):
+        assert line in text
