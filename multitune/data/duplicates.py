@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 from multitune.core.errors import DataError
 from multitune.core.finding import Finding, Severity
@@ -18,6 +18,9 @@ MAX_FILES = 20_000
 MAX_BYTES = 512 << 20  # read before training; beyond it nothing is compared, and the finding says so
 
 
+HEAD_BYTES = 4096
+
+
 @dataclass(frozen=True)
 class _File:
     split: Split
@@ -27,58 +30,71 @@ class _File:
 
 
 def over_splits(examples: Mapping[Split, Examples]) -> Iterator[Finding]:
-    """A finding for each part of which equal files are in several splits; only files of equal size are read."""
-    train = examples["train"]
-    for part, spec in train.parts.items():
-        if not modality(spec.modality).media:
-            continue
-        if sum(len(rows) for rows in examples.values()) > MAX_FILES:
-            yield _skipped(part, f"more than {MAX_FILES:,} files")
-            continue
-        by_size: dict[int, list[_File]] = defaultdict(list)
-        for file in _files(examples, part):
-            by_size[file.size].append(file)
-        suspects = [alike for alike in by_size.values() if len({file.split for file in alike}) > 1]
-        if sum(file.size for alike in suspects for file in alike) > MAX_BYTES:
+    """A finding for each part of which equal files are in several splits; only files of equal size and beginning are read whole."""
+    parts = [name for name, spec in examples["train"].parts.items() if modality(spec.modality).media]
+    if not parts:
+        return
+    if sum(len(rows) for rows in examples.values()) * len(parts) > MAX_FILES:
+        yield _skipped(parts[0], f"more than {MAX_FILES:,} files")
+        return
+    files: dict[str, list[_File]] = {name: [] for name in parts}
+    for part, file in _files(examples, parts):
+        files[part].append(file)
+    for part, found in files.items():
+        alike = _shared(_shared([found], lambda file: file.size), lambda file: _head(file.media, HEAD_BYTES))
+        if sum(file.size for group in alike for file in group) > MAX_BYTES:
             yield _skipped(part, f"more than {MAX_BYTES >> 20} MB")
-            continue
-        yield from _equal(part, suspects)
+        else:
+            yield from _equal(part, _shared(alike, lambda file: _head(file.media, -1)))
 
 
-def _files(examples: Mapping[Split, Examples], part: str) -> Iterator[_File]:
+def _files(examples: Mapping[Split, Examples], parts: Sequence[str]) -> Iterator[tuple[str, _File]]:
     for split, rows in examples.items():
         for index in range(len(rows)):
             try:
-                found = rows.sample(index).parts.get(part)
+                found = rows.sample(index).parts
             except DataError:  # the loader quarantines it
                 continue
-            media = found.value if found is not None else None
-            if not isinstance(media, Media):
-                continue
-            if media.data is not None:
-                yield _File(split, rows.ids[index], media, len(media.data))
-            elif media.path is not None and media.path.is_file():
-                yield _File(split, rows.ids[index], media, media.path.stat().st_size)
+            for part in parts:
+                media = found[part].value if part in found else None
+                if not isinstance(media, Media):
+                    continue
+                if media.data is not None:
+                    yield part, _File(split, rows.ids[index], media, len(media.data))
+                elif media.path is not None and media.path.is_file():
+                    yield part, _File(split, rows.ids[index], media, media.path.stat().st_size)
 
 
-def _equal(part: str, suspects: list[list[_File]]) -> Iterator[Finding]:
-    pairs: list[tuple[_File, _File]] = []
-    for alike in suspects:
-        first: dict[bytes, _File] = {}
-        for file in alike:
-            data = file.media.data if file.media.data is not None else _read(file.media.path)
-            earlier = first.setdefault(hashlib.blake2b(data, digest_size=16).digest(), file)
-            if earlier.split != file.split:
-                pairs.append((earlier, file))
+def _shared(groups: Iterable[list[_File]], key: Callable[[_File], Any]) -> list[list[_File]]:
+    """Each group parted by a key; of the smaller groups, those that lie in several splits."""
+    made: list[list[_File]] = []
+    for group in groups:
+        parted: dict[Any, list[_File]] = defaultdict(list)
+        for file in group:
+            parted[key(file)].append(file)
+        made += [alike for alike in parted.values() if len({file.split for file in alike}) > 1]
+    return made
+
+
+def _head(media: Media, size: int) -> bytes:
+    """A digest of the first bytes, or of all for -1."""
+    if media.data is not None:
+        data = media.data if size < 0 else media.data[:size]
+    elif media.path is not None:
+        with media.path.open("rb", buffering=0) as stream:
+            data = stream.read(size)
+    else:
+        data = b""
+    return hashlib.blake2b(data, digest_size=16).digest()
+
+
+def _equal(part: str, groups: Sequence[list[_File]]) -> Iterator[Finding]:
+    pairs = [(group[0], file) for group in groups for file in group[1:] if file.split != group[0].split]
     if pairs:
         one, other = pairs[0]
         found = f"{len(pairs)} files are also in another split, such as {one.id} ({one.split}) = {other.id} ({other.split})."
         remedy = "Group such rows by data.split.group, or remove them."
         yield Finding("duplicate-over-splits", Severity.WARNING, f"data.parts.{part}", found, remedy, {"files": len(pairs)})
-
-
-def _read(path: Path | None) -> bytes:
-    return path.read_bytes() if path is not None else b""
 
 
 def _skipped(part: str, why: str) -> Finding:
