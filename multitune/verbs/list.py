@@ -12,6 +12,7 @@ from pydantic import Field
 
 from multitune.core import catalog
 from multitune.core.errors import PluginError, did_you_mean, one_of
+from multitune.core.recipe import Component
 from multitune.core.result import Result
 
 
@@ -42,5 +43,9 @@ def _kind_lines(kind: str, *, detailed: bool) -> Iterator[str]:
 
 def _option_lines(kind: str, name: str) -> Iterator[str]:
     for field_name, field in catalog.load(kind, name).Options.model_fields.items():
-        default = "required" if field.is_required() else repr(field.get_default(call_default_factory=True))
+        default = "required" if field.is_required() else _shown(field.get_default(call_default_factory=True))
         yield f"      {field_name} = {default}" + (f"  {field.description}" if field.description else "")
+
+
+def _shown(value: object) -> str:
+    return value.name if isinstance(value, Component) and not value.options else repr(value)
