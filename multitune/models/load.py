@@ -326,9 +326,10 @@ def _tower_probe(asked: _Asked, pool: tokens.Pool, accepted: Sequence[str]) -> _
         modality = tokens.modality_of(module)
         if modality not in accepted:
             return []
+        tried = tokens.runnable(module)
         with torch.enable_grad():
-            read = _run(module, modality, _processor(asked.place, modality, asked.blueprint, asked.where), pool)
-            return tokens.unreached(module, read.pooled.sum() + (0 if pool == "pooler" else read.values.sum()))
+            read = _run(tried, modality, _processor(asked.place, modality, asked.blueprint, asked.where), pool)
+            return tokens.unreached(tried, read.pooled.sum() + (0 if pool == "pooler" else read.values.sum()))
 
     return probe
 
@@ -343,7 +344,7 @@ def _width(asked: _Asked, module: PreTrainedModel, modality: str, processor: Any
     """How wide the pooled vector is, found by running the tower; one that shapes alone cannot run is drawn in memory for it."""
     with torch.no_grad():
         try:
-            return _run(module, modality, processor, pool).pooled.shape[-1]
+            return _run(tokens.runnable(module), modality, processor, pool).pooled.shape[-1]
         except RuntimeError:
             if asked.weights.mode != "meta":
                 raise

@@ -15,6 +15,7 @@ from multitune.core.plan import Value
 from multitune.core.protocols import Family, Needs, Part, Sample, TaskPreset
 from multitune.core.recipe import Recipe
 from multitune.models import anatomy as anatomies
+from multitune.models import tokens
 from multitune.models.anatomy import Anatomy, TowerInfo
 from multitune.models.load import Report, Weights
 from multitune.models.predictor import Forgetful, moved
@@ -142,7 +143,8 @@ def probe_sample(needs: Needs, *, seed: int) -> Sample:
 def _unused(family: Any, recipe: Recipe) -> list[str]:
     preparer = family.preparer
     row = preparer.prepare(probe_sample(family.needs, seed=recipe.seed), Forgetful())
+    tried = tokens.runnable(family)
     try:
-        return anatomies.unused(family, moved(preparer.collate([row]), "meta"))
+        return anatomies.unused(tried, moved(preparer.collate([row]), next(tried.parameters()).device))
     except RuntimeError:  # some models read numbers on their way, which shapes alone do not have
         return []

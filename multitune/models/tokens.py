@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,9 @@ from transformers import PreTrainedModel
 from multitune.core.errors import ModelError
 
 Pool = Literal["mean", "first", "pooler"]
+Module = TypeVar("Module", bound=nn.Module)
 SHARE = "share"
+MAX_COPIED = 50_000_000
 _BY_MAIN_INPUT: Mapping[str, tuple[str, ...]] = {
     "pixel_values": ("image", "video"),
     "pixel_values_videos": ("video",),
@@ -125,6 +128,21 @@ def _pooled(values: Tensor, mask: Tensor, output: Mapping[str, Any], pool: Pool)
     if pooled is None:
         raise ModelError("pool", "this tower has no pooler.", "Use mean or first.")
     return cast("Tensor", pooled).flatten(1).to(values.dtype)
+
+
+def runnable(module: Module) -> Module:
+    """A module to try out what needs no numbers: a small one on the meta device as a copy full of zeros, any other as it is.
+
+    A plan of two small towers takes a third of the CPU time that shapes alone take, and models that look at numbers run too.
+    """
+    tensors = [*module.parameters(), *module.buffers()]
+    if not any(tensor.is_meta for tensor in tensors) or sum(tensor.numel() for tensor in tensors) > MAX_COPIED:
+        return module
+    copied = copy.deepcopy(module).to_empty(device="cpu")
+    with torch.no_grad():
+        for tensor in (*copied.parameters(), *copied.buffers()):
+            tensor.zero_()
+    return copied
 
 
 def unreached(module: nn.Module, total: Tensor) -> list[str]:
