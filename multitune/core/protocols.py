@@ -3,200 +3,51 @@
     row --source--> Rows --align--> Sample --prepare--> prepared --collate--> Batch --encode--> Features --join--> Outputs --> loss
                                                                                                      Outputs --read--> Prediction
 
-No torch is imported here: `Tensor` and `Module` name torch's types without it.
+The nouns themselves stand in `nouns.py` and are given out here too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from multitune.core.finding import Finding
+from multitune.core.nouns import (
+    Answer,
+    AnswerNeed,
+    Batch,
+    Category,
+    Embedding,
+    Features,
+    Figure,
+    Media,
+    Module,
+    Needs,
+    Number,
+    Outputs,
+    Part,
+    PartNeed,
+    Prediction,
+    Sample,
+    Sound,
+    Split,
+    Tensor,
+    Text,
+)
 
 if TYPE_CHECKING:
     import numpy as np
 
-Tensor: TypeAlias = Any
-Module: TypeAlias = Any
-Split = Literal["train", "valid", "test"]
-
-# ---------------------------------------------------------------------------------------------------------------- nouns
-
-
-@dataclass(frozen=True)
-class Media:
-    """A picture, a sound or a film not yet decoded: a file or its bytes.
-
-    key: equal for equal content as far as can be known without reading (path, size, mtime_ns, inode; or a hash of the bytes).
-    """
-
-    key: str
-    path: Path | None = None
-    data: bytes | None = None
-
-
-@dataclass(frozen=True)
-class Part:
-    """One stream of a sample. `value` is `Media` until the decode gate has opened it.
-
-    Decoded values: image: uint8 array (height, width, 3) RGB. audio: (float32 array (frames,), rate in Hz) as `Sound`.
-    text: str. category: str. number: float. span: start and end in seconds on the sample's clock.
-    """
-
-    modality: str
-    value: Any
-    span: tuple[float, float] | None = None
-
-
-@dataclass(frozen=True)
-class Sound:
-    """A decoded sound: `wave` float32 (frames,) mono in -1..1, `rate` in Hz."""
-
-    wave: np.ndarray
-    rate: int
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One row, aligned: its parts by the user's names (answers among them), absent parts simply not there.
-
-    source: name of the source in a mix. columns: the row's other text columns that metrics may ask for.
-    """
-
-    id: str
-    parts: Mapping[str, Part]
-    group: str = ""
-    source: str = ""
-    columns: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Rows as the model takes them.
-
-    inputs: part -> name -> tensor (rows, ...). answers: answer -> tensor: int64 (rows,) class index, float32 (rows,)
-    standardised number, or int64 (rows, tokens) with -100 outside the answer. presence: part or answer -> bool (rows,).
-    A family that joins parts in one processor puts everything under one input name.
-    """
-
-    ids: tuple[str, ...]
-    inputs: Mapping[str, Mapping[str, Tensor]]
-    answers: Mapping[str, Tensor]
-    presence: Mapping[str, Tensor]
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-
-@dataclass(frozen=True)
-class Features:
-    """What towers give: part -> tree of tensors, rows first (for instance tokens (rows, tokens, width) and mask (rows, tokens))."""
-
-    parts: Mapping[str, Mapping[str, Tensor]]
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """What a family's `join` gives; a family fills the fields of its shape.
-
-    logits: answer -> (rows, classes), (rows,) or (rows, tokens, vocabulary) aligned with `Batch.answers` (already shifted).
-    embeddings: part -> (rows, width), unit length. scalars: name -> (), such as the learned scale (not its logarithm).
-    """
-
-    logits: Mapping[str, Tensor] = field(default_factory=dict)
-    embeddings: Mapping[str, Tensor] = field(default_factory=dict)
-    scalars: Mapping[str, Tensor] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Category:
-    """A predicted class with the probability of each class."""
-
-    value: str
-    scores: Mapping[str, float]
-    kind: Literal["category"] = "category"
-
-
-@dataclass(frozen=True)
-class Number:
-    """A predicted number, in the user's units."""
-
-    value: float
-    kind: Literal["number"] = "number"
-
-
-@dataclass(frozen=True)
-class Text:
-    """A predicted text; `score` is the mean log-probability per token."""
-
-    value: str
-    score: float
-    kind: Literal["text"] = "text"
-
-
-@dataclass(frozen=True)
-class Embedding:
-    """An embedding of unit length, float32 (width,)."""
-
-    value: np.ndarray
-    kind: Literal["embedding"] = "embedding"
-
-
-Answer: TypeAlias = Category | Number | Text | Embedding
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a model gives for one sample: answers by name; embeddings go by the name of their part."""
-
-    id: str
-    answers: Mapping[str, Answer]
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A measured number with its 95 % bootstrap interval; `drawn` is false where none was drawn (both ends are then the value)."""
-
-    name: str
-    value: float
-    low: float
-    high: float
-    drawn: bool = True
-
-
-@dataclass(frozen=True)
-class PartNeed:
-    """What a family must know of a part: its modality and the modality's options from the recipe."""
-
-    modality: str
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class AnswerNeed:
-    """What a family must know of an answer.
-
-    labels: the classes of a category, sorted. mean, deviation: of a number in the train split. counts: how often each label
-    stands in the train split, in the order of labels (empty: not known).
-    """
-
-    modality: str
-    labels: tuple[str, ...] = ()
-    mean: float = 0.0
-    deviation: float = 1.0
-    options: Mapping[str, Any] = field(default_factory=dict)
-    counts: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What the data ask of a model; with a family's options it is all that building one takes."""
-
-    parts: Mapping[str, PartNeed]
-    answers: Mapping[str, AnswerNeed]
-
+__all__ = [
+    "Answer", "AnswerNeed", "Batch", "Category", "Embedding", "Features", "Figure", "Media",
+    "Module", "Needs", "Number", "Outputs", "Part", "PartNeed", "Prediction", "Sample",
+    "Sound", "Split", "Tensor", "Text",
+    "Rows", "Source", "Modality", "MediaModality", "Augmentation", "Memo", "Preparer", "Family",
+    "Strategy", "Loss", "Decision", "Control", "Metric", "Check", "Predictor", "Task",
+    "TaskPreset",
+]  # fmt: skip
 
 # ------------------------------------------------------------------------------------------------------- data: plug-ins
 
