@@ -21,7 +21,7 @@ from multitune.data.workers import Memo, Note, Pool, Work, prepared, read_sample
 
 MEMO_BYTES = 1 << 30
 TIMEOUT_SECONDS = 120.0
-_memo = Memo(MEMO_BYTES)  # of this process: runs after each other over the same files prepare them once
+shared_memo = Memo(MEMO_BYTES)  # of this process: runs after each other, and evaluations between, prepare the same files once
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Loader:
         )
         steps = {part: tuple(given) for part, given in (augment or {}).items() if given}
         self._work = Work(examples, preparer, seed, steps, memo_bytes)
-        self._memo = _memo if memo_bytes == MEMO_BYTES else Memo(memo_bytes)
+        self._memo = shared_memo if memo_bytes == MEMO_BYTES else Memo(memo_bytes)
         self._rank, self._world = rank, world
         self._workers, self._prefetch, self._timeout = workers, prefetch, timeout
         self._budget = Budget(examples, self.ledger, max_loss)
@@ -185,7 +185,7 @@ def batches(
 
     Raises: LossBudgetError when too many rows cannot be read.
     """
-    memo = memo if memo is not None else _memo
+    memo = memo if memo is not None else shared_memo
     budget = Budget(examples, ledger if ledger is not None else Ledger(), max_loss)
     for start in range(0, len(examples), size):
         samples: list[Sample] = []

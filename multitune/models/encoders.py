@@ -18,7 +18,7 @@ from multitune.core.errors import ArtifactError, ModelError, did_you_mean, one_o
 from multitune.core.protocols import Batch, Needs
 from multitune.core.randomness import derive
 from multitune.models import tokens
-from multitune.models.load import Tower, TowerSpec, Weights, limit_of, load_tower
+from multitune.models.load import Tower, TowerSpec, Weights, limit_of, load_tower, quiet
 from multitune.models.prepare import TowerPreparer
 from multitune.models.signals import Signal, signal
 
@@ -114,7 +114,8 @@ def made_new(weights: Weights, *names: str) -> Generator[None]:
 def save_pretrained(module: PreTrainedModel, folder: Path) -> None:
     """A folder that plain Transformers loads; without PEFT's adapters, their base under its own names."""
     state = module.state_dict()
-    module.save_pretrained(folder, state_dict={public: state[name] for name, public in tokens.base_names(module).items()})
+    with quiet():
+        module.save_pretrained(folder, state_dict={public: state[name] for name, public in tokens.base_names(module).items()})
 
 
 def save_towers(towers: Mapping[str, Tower], folder: Path) -> None:

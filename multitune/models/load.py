@@ -147,8 +147,7 @@ def load_tower(name: str, spec: TowerSpec, *, modality: str | Sequence[str], wei
     module = _part_of(module, accepted)
     found = tokens.modality_of(module)
     if found not in accepted:
-        reads = f"reads {found}" if found else "joins several modalities"
-        raise ModelError(where, f"{spec.pretrained} {reads}.", f"This part needs a tower that reads {' or '.join(accepted)}.")
+        raise _other_modality(where, spec.pretrained, found, accepted)
     processor = _processor(place, found, blueprint, where)
     width = _width(asked, module, found, processor, spec.pool)
     return Tower(name, found, module, processor, width, spec.pool, place, report)
@@ -206,7 +205,7 @@ def _module(asked: _Asked, *, probe: _Probe) -> tuple[PreTrainedModel, Report]:
     if folder is None or from_config or (meta and not stored.numbers):
         module = _from_config(asked, on_meta=meta)
         return module.eval(), Report(stored=Stored() if from_config else stored, loaded=asked.dtype)
-    with _quiet(), _seeded(asked):
+    with quiet(), _seeded(asked):
         try:
             module, information = asked.model.from_pretrained(
                 folder,
@@ -228,7 +227,7 @@ def _module(asked: _Asked, *, probe: _Probe) -> tuple[PreTrainedModel, Report]:
 
 
 def _from_config(asked: _Asked, *, on_meta: bool) -> PreTrainedModel:
-    with _quiet(), _seeded(asked), torch.device("meta" if on_meta else "cpu"):
+    with quiet(), _seeded(asked), torch.device("meta" if on_meta else "cpu"):
         if asked.blueprint is not None:
             return cast("PreTrainedModel", cast("nn.Module", asked.blueprint.model(asked.blueprint.config)).to(DTYPES[asked.dtype]))
         try:
@@ -291,6 +290,11 @@ def _of_a_head(key: str, module: PreTrainedModel, folder: Path | None) -> bool:
     return bool(prefix) and not key.startswith(f"{prefix}.") and type(module).__name__ not in architectures
 
 
+def _other_modality(where: str, what: object, found: str, accepted: Sequence[str]) -> ModelError:
+    reads = f"reads {found}" if found else "joins several modalities"
+    return ModelError(where, f"{what} {reads}.", f"This part needs a tower that reads {' or '.join(accepted)}.")
+
+
 def _few(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
@@ -312,7 +316,7 @@ def _processor(place: Provenance, modality: str, blueprint: Blueprint | None, wh
         return blueprint.processor
     folder = cast("Path", place.folder)
     check_processor(folder, modality, where=where)
-    with _quiet():
+    with quiet():
         try:
             return _PROCESSORS[modality].from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         except (OSError, ValueError, KeyError, ImportError, TypeError) as error:
@@ -324,7 +328,9 @@ def _tower_probe(asked: _Asked, pool: tokens.Pool, accepted: Sequence[str]) -> _
 
     def probe(module: PreTrainedModel) -> list[str]:
         modality = tokens.modality_of(module)
-        if modality not in accepted:
+        if modality and modality not in accepted:
+            raise _other_modality(asked.where, asked.place.folder, modality, accepted)
+        if not modality:
             return []
         tried = tokens.runnable(module)
         with torch.enable_grad():
@@ -381,7 +387,7 @@ def _seeded(asked: _Asked) -> Generator[None]:
 
 
 @contextmanager
-def _quiet() -> Generator[None]:
+def quiet() -> Generator[None]:
     """Transformers reports by log and progress bars what we report in full ourselves."""
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity(CRITICAL)

@@ -66,6 +66,8 @@ def state(recipe: Recipe, needs: Needs) -> ModelOutline:
     for tower in anatomy.towers:
         values |= dict(_tower(tower, family, silent))
     for name, source in family.sources.items():
+        if name not in family.towers:
+            values |= {f"model.{key}": value for key, value in _origin(source)}
         findings += _findings(name, source.report)
     options = plugin.options.model_dump(mode="json")
     return ModelOutline(plugin.name, options, values, anatomy, tuple(silent), tuple(findings))
@@ -81,10 +83,8 @@ def _bytes(family: nn.Module) -> int:
 
 def _tower(info: TowerInfo, family: Any, silent: list[str]) -> Iterator[tuple[str, Value]]:
     here = f"model.towers.{info.name}"
-    source = family.sources.get(info.name)
-    if source is not None:
-        yield f"{here}.from", Value(source.provenance.line(), "derived")
-        yield f"{here}.dtype", Value(_dtypes(source.provenance, source.report), "derived")
+    if info.name in family.sources:
+        yield from ((f"{here}.{key}", value) for key, value in _origin(family.sources[info.name]))
     yield f"{here}.reads", Value(info.modality, "derived")
     yield f"{here}.parameters", Value(info.num_parameters, "derived", "nothing")
     yield f"{here}.blocks", Value(len(info.blocks), "derived", "nothing", note="" if info.blocks else "no chain of blocks was found")
@@ -93,6 +93,11 @@ def _tower(info: TowerInfo, family: Any, silent: list[str]) -> Iterator[tuple[st
         yield f"{here}.unused", Value(_modules(unused), "derived", "nothing", note="no gradient reaches it; it does not move")
     random = randomness(family.towers[info.name])
     yield f"{here}.random", Value(random, "derived", note="" if random else "nothing in its config is random")
+
+
+def _origin(source: Any) -> Iterator[tuple[str, Value]]:
+    yield "from", Value(source.provenance.line(), "derived")
+    yield "dtype", Value(_dtypes(source.provenance, source.report), "derived")
 
 
 def _dtypes(place: Provenance, report: Report) -> str:

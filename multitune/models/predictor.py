@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from multitune.core.protocols import Batch, Category, Embedding, Family, Number, Prediction, Sample, Text
+from multitune.core.protocols import Batch, Category, Embedding, Family, Memo, Number, Prediction, Sample, Text
 
 GROUP_ROWS = 16
 Row = Mapping[str, Any]
@@ -26,15 +26,17 @@ class Forgetful:
 class Predictor:
     """Runs a family over samples in groups of a fixed number of rows that pad each other in no way; the last is filled by repetition.
 
-    The family stays as it was: eval mode holds only inside a call.
+    memo: keeps what was prepared; by default nothing. The family stays as it was: eval mode holds only inside a call.
     """
 
-    def __init__(self, family: Family | Any, *, group_rows: int = GROUP_ROWS, generate: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, family: Family | Any, *, group_rows: int = GROUP_ROWS, generate: Mapping[str, Any] | None = None, memo: Memo | None = None
+    ) -> None:
         self.family = family
         self.needs = family.needs
         self.group_rows = group_rows
         self.generate = dict(generate or {})
-        self._memo = Forgetful()
+        self._memo: Memo = memo if memo is not None else Forgetful()
 
     def predict(self, samples: Sequence[Sample]) -> list[Prediction]:
         """One prediction for each sample, in their order.

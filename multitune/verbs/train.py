@@ -117,6 +117,7 @@ class Line:
 
 
 def _run(recipe: Recipe, run: RunDir, started: float, *, rank: int) -> Result:
+    from multitune.data.loader import shared_memo
     from multitune.deliver.artifact import save
     from multitune.models.predictor import Predictor
     from multitune.tuning.engines.accelerate import processes
@@ -129,7 +130,7 @@ def _run(recipe: Recipe, run: RunDir, started: float, *, rank: int) -> Result:
     judge, examples = evaluator(planned, ledger), planned.data.examples
 
     def predictor() -> Predictor:
-        return Predictor(line.family, generate=recipe.evaluate.generate)
+        return Predictor(line.family, generate=recipe.evaluate.generate, memo=shared_memo)
 
     untuned = _untuned(recipe, run, lambda: judge.untuned(predictor(), examples["test"])) if rank == 0 else {}
     engine = catalog.find("engine", recipe.train.engine.name, recipe.train.engine.options, where="train.engine").build()
@@ -175,7 +176,9 @@ def _told(run: RunDir, artifact: Path, figures: Mapping[str, float], findings: t
         text="\n".join([table(report).rstrip(), "", summary, *(finding.line() for finding in findings), f"artifact: {artifact}"]),
     )
     run.write_json("findings.json", [finding.to_json() for finding in findings])
-    run.write_json("result.json", {"ok": result.ok, "figures": dict(figures), "findings": [f.to_json() for f in findings], "text": result.text})
+    run.write_json(
+        "result.json", {"ok": result.ok, "figures": dict(figures), "findings": [f.to_json() for f in findings], "text": result.text}
+    )
     return result
 
 

@@ -86,7 +86,11 @@ def test_a_second_run_in_the_folder_is_refused_before_torch_is_imported(tmp_path
         "except SystemExit as end: print('torch' in sys.modules, end.code)"
     )
     second = subprocess.run(
-        [sys.executable, "-c", probe, "train", str(path), "--run", str(tmp_path / "run")], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", probe, "train", str(path), "--run", str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     first.kill()
     first.communicate()
@@ -99,7 +103,18 @@ def test_two_ranks_are_one(shape: str, tmp_path: Path) -> None:
     path = written(tmp_path, shape)
     one, two = tmp_path / "one", tmp_path / "two"
     finished(path, one)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "multitune", "train", str(path)]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "multitune",
+        "train",
+        str(path),
+    ]
     ended = subprocess.run([*command, "--run", str(two)], capture_output=True, text=True, timeout=300, env=ENVIRONMENT, check=False)
     assert ended.returncode == 0, ended.stderr[-3000:]
     for file in sorted((one / "artifact").rglob("*.safetensors")):

@@ -47,6 +47,11 @@ class Composed(nn.Module):
         return {**{part: tower.module for part, tower in self.loaded.items()}, LANGUAGE: self.lm}
 
     @property
+    def sources(self) -> Mapping[str, Tower | LoadedModel]:
+        """What was read, by tower."""
+        return {**self.loaded, LANGUAGE: self.language}
+
+    @property
     def public(self) -> Mapping[str, str]:
         """What lies in no tower: `connector.<part>`."""
         return {f"connector.{child(part)}": f"connector.{part}" for part in self.loaded}

@@ -43,6 +43,11 @@ class Whole(nn.Module):
         return {name: self.get_submodule(path) for name, path in self._paths.items()}
 
     @property
+    def sources(self) -> Mapping[str, LoadedModel]:
+        """What was read: one model."""
+        return {"model": self.language}
+
+    @property
     def public(self) -> Mapping[str, str]:
         """What lies beside the towers goes by its own name: `connector`, `lm_head`."""
         inside = tuple(self._paths.values())
