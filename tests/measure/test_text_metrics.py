@@ -108,7 +108,7 @@ def test_a_value_with_signs_of_a_pattern_is_taken_literally() -> None:
 
 
 def test_a_column_that_no_row_has_is_named_with_the_nearest() -> None:
-    with pytest.raises(DataError, match='no row has the column "shap".*Did you mean "shape"'):
+    with pytest.raises(DataError, match=r'no row has the column "shap".*Did you mean "shape"'):
         measured(built("mentions", columns=["shap"]), [("star", {"shape": "star"})])
 
 
