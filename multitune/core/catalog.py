@@ -20,6 +20,7 @@ from types import ModuleType
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.config import JsonDict
 
 from multitune.core.errors import PluginError, did_you_mean, one_of
 
@@ -42,6 +43,7 @@ KINDS: Mapping[str, str] = {
     "check": "measure.checks",
     "format": "deliver.formats",
 }
+POSITIONAL: JsonDict = {"positional": True}  # marks an option of a verb that the command line takes without its name
 _registered: dict[tuple[str, str], ModuleType] = {}
 
 

@@ -36,4 +36,5 @@ class Finding:
 
     def to_json(self) -> dict[str, object]:
         """The finding as plain data."""
-        return asdict(self) | {"severity": str(self.severity), "evidence": dict(self.evidence)}
+        plain: dict[str, object] = asdict(self)
+        return plain | {"severity": str(self.severity), "evidence": dict(self.evidence)}

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import isfinite
-from typing import Protocol
 
 import numpy as np
 
@@ -21,19 +20,11 @@ from multitune.core.protocols import Category, Embedding, Needs, Number, Predict
 from multitune.core.randomness import derive, generator
 from multitune.core.recipe import EvaluateSpec
 from multitune.data.decode import BadPart, readable
+from multitune.data.split import Examples
 from multitune.measure.report import Report, judge
 from multitune.measure.tally import Named, Question, Tally, questions
 
 CHUNK = 512
-
-
-class Examples(Protocol):
-    """The rows of a split, as `data.split` gives them."""
-
-    @property
-    def ids(self) -> Sequence[str]: ...
-    def __len__(self) -> int: ...
-    def sample(self, index: int) -> Sample: ...
 
 
 @dataclass(frozen=True)

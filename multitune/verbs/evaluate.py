@@ -15,6 +15,7 @@ from pydantic import Field
 from multitune.core import catalog
 from multitune.core.errors import ArtifactError, RecipeError
 from multitune.core.ledger import Ledger
+from multitune.core.protocols import Split
 from multitune.core.recipe import Recipe, make_recipe, parse_yaml
 from multitune.core.result import Result
 from multitune.core.rundir import write_atomic
@@ -22,15 +23,13 @@ from multitune.core.rundir import write_atomic
 if TYPE_CHECKING:
     from multitune.deliver.artifact import Artifact
 
-POSITIONAL = {"positional": True}
-
 
 class Options(catalog.Options):
     """Which artifact, on what."""
 
-    artifact: Path = Field(description="an artifact's folder, or a run's", json_schema_extra=POSITIONAL | {"metavar": "ARTIFACT"})
+    artifact: Path = Field(description="an artifact's folder, or a run's", json_schema_extra={"positional": True, "metavar": "ARTIFACT"})
     overrides: tuple[str, ...] = Field(
-        default=(), description="data=PATH for other data; evaluate.match=label and the like", json_schema_extra=POSITIONAL
+        default=(), description="data=PATH for other data; evaluate.match=label and the like", json_schema_extra=catalog.POSITIONAL
     )
     split: Literal["train", "valid", "test"] = Field(default="test", description="which split of the recipe's own data")
     run: Path | None = Field(default=None, description="write the figures into this folder")
@@ -44,7 +43,7 @@ def build(options: Options) -> Result:
 
 
 def evaluate(
-    artifact: Path | str | Artifact, *, data: Any = None, split: str = "test", overrides: Sequence[str] = (), run: Path | None = None
+    artifact: Path | str | Artifact, *, data: Any = None, split: Split = "test", overrides: Sequence[str] = (), run: Path | None = None
 ) -> Result:
     """The figures of an artifact.
 
@@ -55,7 +54,7 @@ def evaluate(
     from multitune.measure.evaluator import Evaluator
     from multitune.measure.report import table
 
-    opened = artifact if isinstance(artifact, Opened) else _open(artifact)
+    opened = artifact if isinstance(artifact, Opened) else open_run_or_artifact(artifact)
     recipe = make_recipe(opened.request, overrides)
     ledger = Ledger(run / "ledger" if run is not None else None)
     _, examples = examples_of(recipe, opened, data, split, ledger)
@@ -73,7 +72,7 @@ def evaluate(
     return result
 
 
-def _open(path: Path | str) -> Artifact:
+def open_run_or_artifact(path: Path | str) -> Artifact:
     from multitune.deliver.artifact import open_artifact
 
     folder = Path(path)
@@ -103,7 +102,7 @@ def source_of(data: Any) -> dict[str, Any]:
     return {"name": "rows", "rows": data if isinstance(data, MemoryRows) else MemoryRows.of(data)}
 
 
-def examples_of(recipe: Recipe, artifact: Artifact, data: Any, split: str, ledger: Ledger) -> tuple[Any, Any]:
+def examples_of(recipe: Recipe, artifact: Artifact, data: Any, split: Split, ledger: Ledger) -> tuple[Any, Any]:
     """The outline of the recipe's own data (None for other data) and the examples to measure on."""
     from multitune.data import plan as data_plan
 

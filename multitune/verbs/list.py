@@ -19,7 +19,7 @@ from multitune.core.result import Result
 class Options(catalog.Options):
     """What to list."""
 
-    kind: str = Field(default="", description="source, modality, tower, family, loss ...", json_schema_extra={"positional": True})
+    kind: str = Field(default="", description="source, modality, tower, family, loss ...", json_schema_extra=catalog.POSITIONAL)
 
 
 def build(options: Options) -> Result:

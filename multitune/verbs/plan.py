@@ -27,14 +27,12 @@ if TYPE_CHECKING:
     from multitune.data.plan import Outline
     from multitune.models.plan import ModelOutline
 
-POSITIONAL = {"positional": True}
-
 
 class Options(catalog.Options):
     """Which recipe, and whether to prove it."""
 
-    recipe: Path = Field(description="a YAML file", json_schema_extra=POSITIONAL | {"metavar": "RECIPE"})
-    overrides: tuple[str, ...] = Field(default=(), description="key=value, such as train.lr=3e-5", json_schema_extra=POSITIONAL)
+    recipe: Path = Field(description="a YAML file", json_schema_extra={"positional": True, "metavar": "RECIPE"})
+    overrides: tuple[str, ...] = Field(default=(), description="key=value, such as train.lr=3e-5", json_schema_extra=catalog.POSITIONAL)
     prove: bool = Field(default=False, description="load the weights and prove the plan on one micro-batch")
     run: Path | None = Field(default=None, description="also write plan.json and plan.txt into this folder")
     fresh: bool = Field(default=False, description="no effect here; taken so that the same flags fit every verb")

@@ -16,26 +16,25 @@ from pydantic import Field
 from multitune.core import catalog
 from multitune.core.errors import DataError
 from multitune.core.ledger import Ledger
-from multitune.core.protocols import Category, Embedding, Number, Prediction, Text
+from multitune.core.protocols import Category, Embedding, Number, Prediction, Split, Text
 from multitune.core.recipe import make_recipe
 from multitune.core.result import Result
 from multitune.core.rundir import write_atomic
-from multitune.verbs.evaluate import data_of, examples_of
+from multitune.verbs.evaluate import data_of, examples_of, open_run_or_artifact
 
 if TYPE_CHECKING:
     from multitune.deliver.artifact import Artifact
 
-POSITIONAL = {"positional": True}
 CHUNK = 256
 
 
 class Options(catalog.Options):
     """Which artifact, on what, to where."""
 
-    artifact: Path = Field(description="an artifact's folder, or a run's", json_schema_extra=POSITIONAL | {"metavar": "ARTIFACT"})
-    overrides: tuple[str, ...] = Field(default=(), description="data=PATH; evaluate.generate... for texts", json_schema_extra=POSITIONAL)
+    artifact: Path = Field(description="an artifact's folder, or a run's", json_schema_extra={"positional": True, "metavar": "ARTIFACT"})
+    overrides: tuple[str, ...] = Field(default=(), description="data=PATH; evaluate.generate...", json_schema_extra=catalog.POSITIONAL)
     out: Path = Field(default=Path("predictions.jsonl"), description="a .parquet, .csv or .jsonl file")
-    split: str = Field(default="test", description="without data=: which split of the recipe's own data")
+    split: Split = Field(default="test", description="without data=: which split of the recipe's own data")
     run: Path | None = Field(default=None, description="keep the ledger of unreadable rows in this folder")
     fresh: bool = Field(default=False, description="overwrite --out")
 
@@ -47,9 +46,7 @@ def build(options: Options) -> Result:
         raise DataError(str(options.out), "exists already.", "Choose another --out, or --fresh to overwrite it.")
     if options.out.suffix not in WRITERS:
         raise DataError("--out", f'found "{options.out.suffix}".', f"Give one of {', '.join(WRITERS)}.")
-    from multitune.verbs.evaluate import _open
-
-    artifact = _open(options.artifact)
+    artifact = open_run_or_artifact(options.artifact)
     ledger = Ledger(options.run / "ledger" if options.run is not None else None)
     recipe = make_recipe(artifact.request, rest)
     _, examples = examples_of(_without_answers(recipe, data), artifact, data, options.split, ledger)
@@ -67,9 +64,8 @@ def predict(artifact: Path | str | Artifact, data: Any, *, ledger: Ledger | None
     Raises: DataError naming the row that cannot be read; ArtifactError.
     """
     from multitune.deliver.artifact import Artifact as Opened
-    from multitune.verbs.evaluate import _open
 
-    opened = artifact if isinstance(artifact, Opened) else _open(artifact)
+    opened = artifact if isinstance(artifact, Opened) else open_run_or_artifact(artifact)
     recipe = make_recipe(opened.request)
     _, examples = examples_of(_without_answers(recipe, data), opened, data, "test", ledger or Ledger())
     predictor = opened.predictor()

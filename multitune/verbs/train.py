@@ -33,15 +33,14 @@ if TYPE_CHECKING:
     from multitune.models.anatomy import Anatomy
     from multitune.tuning.scope import Scope
 
-POSITIONAL = {"positional": True}
 GOLDEN = 4
 
 
 class Options(catalog.Options):
     """Which recipe, where the run lives."""
 
-    recipe: Path = Field(description="a YAML file", json_schema_extra=POSITIONAL | {"metavar": "RECIPE"})
-    overrides: tuple[str, ...] = Field(default=(), description="key=value, such as train.lr=3e-5", json_schema_extra=POSITIONAL)
+    recipe: Path = Field(description="a YAML file", json_schema_extra={"positional": True, "metavar": "RECIPE"})
+    overrides: tuple[str, ...] = Field(default=(), description="key=value, such as train.lr=3e-5", json_schema_extra=catalog.POSITIONAL)
     run: Path | None = Field(default=None, description="the run's folder; by default runs/<name>-<first 6 of the request's hash>")
     fresh: bool = Field(default=False, description="move what the folder holds aside and start anew")
 

@@ -25,7 +25,6 @@ from multitune.core.errors import Fault, RunError
 from multitune.core.result import Result
 from multitune.verbs.plan import as_recipe
 
-POSITIONAL = {"positional": True}
 POLL_SECONDS = 0.005
 ATTEMPTS = 5
 
@@ -33,8 +32,8 @@ ATTEMPTS = 5
 class Options(catalog.Options):
     """Which recipe, how many kills."""
 
-    recipe: Path = Field(description="a YAML file", json_schema_extra=POSITIONAL | {"metavar": "RECIPE"})
-    overrides: tuple[str, ...] = Field(default=(), description="key=value", json_schema_extra=POSITIONAL)
+    recipe: Path = Field(description="a YAML file", json_schema_extra={"positional": True, "metavar": "RECIPE"})
+    overrides: tuple[str, ...] = Field(default=(), description="key=value", json_schema_extra=catalog.POSITIONAL)
     kills: int = Field(default=3, ge=1, description="how many runs are killed")
     seed: int = Field(default=0, ge=0, description="of the moments at which they are killed")
     run: Path | None = Field(default=None, description="keep all the runs in this folder; else a temporary one is used and removed")
