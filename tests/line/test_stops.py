@@ -67,7 +67,7 @@ def test_a_signal_ends_a_run_after_a_checkpoint_and_the_same_command_goes_on(num
         assert process.poll() is None
         time.sleep(0.005)
     process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == code
     assert "goes on" in err
     assert "Traceback" not in err
