@@ -141,6 +141,8 @@ def card(name: str, figures: Mapping[str, Mapping[str, float]], probes: Mapping[
             "Linear probes on 4,000 other drawings of domain `target` (half to fit, half to measure; features averaged over tokens):",
             "",
         ]
+        if "shape_group_direct" in probes:
+            lines += ["`shape group`: of the shape that its probe names; `direct`: of a probe for the two groups themselves.", ""]
         lines += [
             "| | accuracy |",
             "|---|---|",
