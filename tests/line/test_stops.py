@@ -112,6 +112,7 @@ def test_two_ranks_are_one(shape: str, tmp_path: Path) -> None:
         "2",
         "-m",
         "multitune",
+        "--",
         "train",
         str(path),
     ]
