@@ -29,8 +29,8 @@ class Options(catalog.Options):
 
     run: Path = Field(default=Path("runs/demo"), description="the folder that holds the demo's runs")
     fresh: bool = Field(default=False, description="move earlier runs aside and train anew")
-    rows: int = Field(default=4000, ge=400, description="rows of chimes to draw")
-    steps: int = Field(default=150, ge=1, description="optimizer steps of every run of the table")
+    rows: int = Field(default=2500, ge=400, description="rows of chimes to draw")
+    steps: int = Field(default=80, ge=1, description="optimizer steps of every run of the table")
 
 
 @dataclass(frozen=True)
