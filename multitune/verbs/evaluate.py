@@ -73,6 +73,7 @@ def evaluate(
 
 
 def open_run_or_artifact(path: Path | str) -> Artifact:
+    """The artifact in a folder, or that of the run in it."""
     from multitune.deliver.artifact import open_artifact
 
     folder = Path(path)
