@@ -30,7 +30,7 @@ class Options(catalog.Options):
     run: Path = Field(default=Path("runs/demo"), description="the folder that holds the demo's runs")
     fresh: bool = Field(default=False, description="move earlier runs aside and train anew")
     rows: int = Field(default=2500, ge=400, description="rows of chimes to draw")
-    steps: int = Field(default=80, ge=1, description="optimizer steps of every run of the table")
+    steps: int = Field(default=70, ge=1, description="optimizer steps of every run of the table")
 
 
 @dataclass(frozen=True)
