@@ -99,9 +99,11 @@ def find(kind: str, name: str, options: Mapping[str, object] | None = None, *, w
     """The plug-in of that name with its options checked.
 
     where: the recipe path that asked for it, for messages.
-    Raises: PluginError for an unknown name or options that it does not take.
+    Raises: PluginError for an unknown name, options without a name, or options that it does not take.
     """
     place = where or kind
+    if name == "auto" and options:
+        raise PluginError(place, f"no {kind} is named.", "Write {name: ..., option: value}; " + f"there are {one_of(names(kind))}.")
     try:
         module = load(kind, name)
     except PluginError as error:

@@ -196,7 +196,6 @@ class EvaluateSpec(Strict):
     intervals: int = Field(default=1000, ge=0, description="bootstrap draws; 0: no intervals")
     baselines: bool = Field(default=True, description="majority or chance, and the untuned model")
     ablations: bool = Field(default=True, description="each part left out and each shuffled, where a model takes several")
-    batch_size: int = Field(default=64, ge=1)
     generate: dict[str, Any] = Field(default_factory=dict, description="max_new_tokens, temperature, top_p; greedy by default")
 
 

@@ -13,7 +13,7 @@ from multitune.core import catalog
 from multitune.core.errors import ModelError, RecipeError
 from multitune.core.finding import Finding, Severity
 from multitune.core.plan import Plan, Value, stated
-from multitune.core.protocols import Loss, Needs, TaskPreset
+from multitune.core.protocols import Control, Loss, Needs, TaskPreset
 from multitune.core.recipe import Recipe, TuningRow, steps_of
 from multitune.models.anatomy import Anatomy
 from multitune.tuning import adapters
@@ -101,6 +101,12 @@ def planned_table(plan: Plan) -> list[TuningRow]:
 def loss_of(recipe: Recipe, preset: TaskPreset, needs: Needs) -> Loss:
     """The loss of a recipe, for what the data ask."""
     return _loss_plugin(recipe, preset).build(needs)
+
+
+def control_of(plan: Plan) -> Control | None:
+    """The control that a plan names: early stopping, if it has it."""
+    options = plan["train.early_stop"]
+    return catalog.find("control", "early_stop", options, where="train.early_stop").build() if options else None
 
 
 def compute_threads(asked: int) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,9 +31,11 @@ if TYPE_CHECKING:
     from multitune.measure.evaluator import Evaluator
     from multitune.measure.report import Report
     from multitune.models.anatomy import Anatomy
+    from multitune.models.predictor import Predictor
     from multitune.tuning.scope import Scope
 
 GOLDEN = 4
+REHEARSED = 16
 
 
 class Options(catalog.Options):
@@ -131,6 +133,8 @@ def _run(recipe: Recipe, run: RunDir, started: float, *, rank: int) -> Result:
     def predictor() -> Predictor:
         return Predictor(line.family, generate=recipe.evaluate.generate, memo=shared_memo)
 
+    if rank == 0 and not (run.folder / "checkpoints").exists():
+        _rehearse(planned, judge, predictor())
     untuned = _untuned(recipe, run, lambda: judge.untuned(predictor(), examples["test"])) if rank == 0 else {}
     engine = catalog.find("engine", recipe.train.engine.name, recipe.train.engine.options, where="train.engine").build()
     outcome = engine.fit(
@@ -187,6 +191,20 @@ def evaluator(planned: Planned, ledger: Ledger) -> Evaluator:
 
     recipe = planned.recipe
     return Evaluator(recipe.evaluate, planned.preset, planned.data.needs, recipe.seed, ledger, recipe.data.max_loss)
+
+
+def _rehearse(planned: Planned, judge: Evaluator, predictor: Predictor) -> None:
+    """Measure a few rows before anything is spent: is the figure that early stopping waits for among those that come?
+
+    Raises: RecipeError with the figures that there are.
+    """
+    from multitune.tuning.plan import control_of
+
+    control, valid = control_of(planned.plan), planned.data.examples.get("valid")
+    if control is not None:
+        few = replace(judge, ledger=Ledger(), max_loss=1.0)
+        figures = few.watch(predictor, replace(valid, rows=valid.rows[:REHEARSED])) if valid is not None else {}
+        control.decide(control.start(), step=0, figures=figures)
 
 
 def _untuned(recipe: Recipe, run: RunDir, measure: Callable[[], Mapping[str, float]]) -> Mapping[str, float]:

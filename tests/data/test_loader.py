@@ -281,21 +281,3 @@ def test_an_empty_split_is_refused(tmp_path: Path) -> None:
     examples = examples_of(tmp_path)
     with pytest.raises(DataError, match="no rows"):
         loader(Examples(examples.mixed, examples.rows[:0], examples.parts))
-
-
-def test_an_augmentation_of_another_modality_is_refused() -> None:
-    parts = {"caption": {"modality": "text", "augment": ["flip"]}, "label": "category"}
-    with pytest.raises(DataError, match="is for the modality image"):
-        augmentations(recipe({"name": "digits"}, parts=parts).data.inputs)
-
-
-@pytest.mark.parametrize("name", ["flip", "dihedral", "crop"])
-def test_an_augmentation_keeps_size_and_kind_and_repeats_itself(name: str) -> None:
-    parts = {"image": {"modality": "image", "augment": [name]}, "label": "category"}
-    (step,) = augmentations(recipe({"name": "digits"}, parts=parts).data.inputs)["image"]
-    for shape in ((16, 16, 3), (5, 9, 3)):
-        value = np.random.default_rng(0).integers(0, 256, size=shape, dtype=np.uint8)
-        made = [step.apply(value, np.random.default_rng(seed)) for seed in range(20)]
-        assert {(one.shape, one.dtype) for one in made} == {(shape, value.dtype)}
-        assert np.array_equal(made[3], step.apply(value, np.random.default_rng(3)))
-        assert len({one.tobytes() for one in made}) > 1

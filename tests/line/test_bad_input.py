@@ -88,6 +88,7 @@ def rewritten(table: Path, change: Callable[[int, dict[str, Any]], dict[str, Any
         ("data.split", {"column": "label"}, "train"),
         ("train.balance", "image", "train.balance"),
         ("train.early_stop", {"metric": "valid/acuracy"}, "valid/acuracy"),
+        ("data.parts.image", {"modality": "image", "augment": [{"affine": {"degrees": 5}}]}, "no augmentation is named"),
         ("evaluate.metrics", ["accuraccy"], "accuraccy"),
         ("train.precision", "fp17", "fp16"),
     ],
@@ -99,7 +100,7 @@ def test_a_recipe_that_does_not_hold_is_refused_before_anything_is_spent(path: s
         multitune.train(made, run=tmp_path / "run")
     assert told.value.exit_code == 2
     assert words in str(told.value)
-    assert not (tmp_path / "run" / "checkpoints").exists()
+    assert not any((tmp_path / "run" / name).exists() for name in ("checkpoints", "events.jsonl", "untuned.json"))
 
 
 @pytest.mark.parametrize(

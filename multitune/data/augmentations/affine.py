@@ -54,6 +54,7 @@ def build(options: Options) -> Augmentation:
 
 
 def _inverse(turn: float, size: float, slant: float) -> tuple[tuple[float, float], tuple[float, float]]:
-    forward = size * np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]]) @ np.array([[1.0, math.tan(slant)], [0.0, 1.0]])
-    (a, b), (d, e) = np.linalg.inv(forward).tolist()
+    turned = np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
+    slanted = np.array([[1.0, math.tan(slant)], [0.0, 1.0]])
+    (a, b), (d, e) = np.linalg.inv(size * turned @ slanted).tolist()
     return (a, b), (d, e)

@@ -1,6 +1,7 @@
 """The parts' vectors side by side, through one hidden layer.
 
-The place of a part that is absent holds a vector of its own, which is learned and starts at zero.
+The place of a part that is absent holds a vector of its own, which is learned and starts at zero. A part that is alone has none:
+a row without it has nothing to say.
 """
 
 from __future__ import annotations
@@ -30,17 +31,19 @@ class Concat(nn.Module):
         self.slots = {JOINT: width}
         self.parts = tuple(parts)
         self.norm = nn.ModuleDict({child(name): nn.LayerNorm(size) for name, size in parts.items()})
-        self.absent = nn.ParameterDict({child(name): nn.Parameter(torch.zeros(size)) for name, size in parts.items()})
+        held = parts if len(parts) > 1 else {}
+        self.absent = nn.ParameterDict({child(name): nn.Parameter(torch.zeros(size)) for name, size in held.items()})
         self.mix = linear(sum(parts.values()), width)
 
     def forward(self, parts: Mapping[str, Mapping[str, Tensor]], presence: Mapping[str, Tensor]) -> Mapping[str, Slot]:
         """One slot, always there."""
-        vectors = [
-            torch.where(presence[name].unsqueeze(-1), self.norm[child(name)](parts[name]["pooled"]), self.absent[child(name)])
-            for name in self.parts
-        ]
+        vectors = [self._vector(name, parts[name]["pooled"], presence[name]) for name in self.parts]
         values = nn.functional.gelu(self.mix(torch.cat(vectors, -1)))
         return {JOINT: Slot(values, torch.ones_like(presence[self.parts[0]]))}
+
+    def _vector(self, name: str, pooled: Tensor, there: Tensor) -> Tensor:
+        given = self.norm[child(name)](pooled)
+        return torch.where(there.unsqueeze(-1), given, self.absent[child(name)]) if self.absent else given
 
 
 def build(options: Options, parts: Mapping[str, int], width: int) -> Concat:

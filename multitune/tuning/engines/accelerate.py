@@ -28,6 +28,7 @@ from multitune.data.loader import Loader
 from multitune.tuning import checkpoint, optimizer
 from multitune.tuning.events import Bar, Events
 from multitune.tuning.gradients import Gradients
+from multitune.tuning.plan import control_of
 from multitune.tuning.ranks import Ranks, put
 from multitune.tuning.schedule import Schedule
 from multitune.tuning.scope import Scope
@@ -96,7 +97,7 @@ class Accelerate:
         ranks = processes(plan["train.device"])
         torch.set_num_threads(plan["train.threads"])
         family.to(ranks.device)
-        loop = Loop(family, scope, loss, plan, run, ranks, watch, ledger or Ledger(), control or _control(plan))
+        loop = Loop(family, scope, loss, plan, run, ranks, watch, ledger or Ledger(), control or control_of(plan))
         total = scope.total
         with closing(loop), Asked() as asked, Bar(total=total, done=loop.done, main=ranks.main) as bar:
             loop.look()
@@ -292,8 +293,3 @@ def processes(device: str = "cpu") -> Ranks:
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.benchmark = False
     return Ranks(state.process_index, state.num_processes, mine)
-
-
-def _control(plan: Plan) -> Control | None:
-    options = plan["train.early_stop"]
-    return catalog.find("control", "early_stop", options, where="train.early_stop").build() if options else None
