@@ -6,10 +6,9 @@ from a seed that is derived from the run's seed and the tower's name.
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from logging import CRITICAL
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
@@ -35,9 +34,9 @@ from multitune.core import catalog
 from multitune.core.errors import ModelError
 from multitune.core.randomness import derive
 from multitune.models import signals, tokens
+from multitune.models.weights.judging import Dtype, Judge, Report, other_modality, refuse_broken_numbers, unreadable
 from multitune.models.where import Provenance, Stored, check_folder, check_processor, locate, read_json
 
-Dtype = Literal["fp32", "fp16", "bf16"]
 Kind = Literal["backbone", "image_text_to_text", "causal_lm"]
 DTYPES: Mapping[str, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 Class: TypeAlias = Any  # an Auto class, or a PreTrainedModel class
@@ -83,21 +82,6 @@ class Blueprint:
     model: type[PreTrainedModel]
     config: Any
     processor: Any
-
-
-@dataclass(frozen=True)
-class Report:
-    """What was read.
-
-    made_new: not in the file, drawn, and used. never_used: not in the file, drawn, and no gradient reaches it. left_out: a
-    head in the file that is not part of the tower.
-    """
-
-    stored: Stored = field(default_factory=Stored)
-    loaded: Dtype = "fp32"
-    made_new: tuple[str, ...] = ()
-    never_used: tuple[str, ...] = ()
-    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -147,7 +131,7 @@ def load_tower(name: str, spec: TowerSpec, *, modality: str | Sequence[str], wei
     module = _part_of(module, accepted)
     found = tokens.modality_of(module)
     if found not in accepted:
-        raise _other_modality(where, spec.pretrained, found, accepted)
+        raise other_modality(where, spec.pretrained, found, accepted)
     processor = _processor(place, found, blueprint, where)
     width = _width(asked, module, found, processor, spec.pool)
     return Tower(name, found, module, processor, width, spec.pool, place, report)
@@ -219,10 +203,10 @@ def _module(asked: _Asked, *, probe: _Probe) -> tuple[PreTrainedModel, Report]:
                 **({"device_map": "meta"} if meta else {}),
             )
         except (OSError, ValueError, ImportError, SafetensorError, RuntimeError) as error:
-            raise _unreadable(asked.where, folder, error) from None
-    report = _judged(asked, module.eval(), information, stored, probe)
+            raise unreadable(asked.where, folder, error) from None
+    report = Judge(asked.where, folder, asked.allow_new, asked.dtype, stored, probe).report(module.eval(), information)
     if not meta:
-        _refuse_broken_numbers(module, asked.where)
+        refuse_broken_numbers(module, where=asked.where)
     return module, report
 
 
@@ -233,7 +217,7 @@ def _from_config(asked: _Asked, *, on_meta: bool) -> PreTrainedModel:
         try:
             return asked.model.from_config(_config(asked), dtype=DTYPES[asked.dtype], trust_remote_code=False)
         except (ValueError, ImportError) as error:
-            raise _unreadable(asked.where, asked.place.folder, error) from None
+            raise unreadable(asked.where, asked.place.folder, error) from None
 
 
 def _config(asked: _Asked) -> Any:
@@ -247,7 +231,7 @@ def _config(asked: _Asked) -> Any:
             raise ModelError(
                 asked.where, f"{folder} needs code of its own (auto_map), which is never run.", "Choose a model that Transformers knows."
             ) from None
-        raise _unreadable(asked.where, folder, error) from None
+        raise unreadable(asked.where, folder, error) from None
 
 
 def _part_of(module: PreTrainedModel, accepted: Sequence[str]) -> PreTrainedModel:
@@ -255,57 +239,6 @@ def _part_of(module: PreTrainedModel, accepted: Sequence[str]) -> PreTrainedMode
         return module
     inner = [found.module for found in tokens.outermost(module).values() if found.modality in accepted]
     return inner[0] if len(inner) == 1 else module
-
-
-def _unreadable(where: str, folder: Path | None, error: Exception) -> ModelError:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-    return ModelError(where, f"Transformers cannot read {folder}: {reason}", "Check config.json, or the folder.")
-
-
-def _judged(asked: _Asked, module: PreTrainedModel, information: Any, stored: Stored, probe: _Probe) -> Report:
-    missing, extra = sorted(information["missing_keys"]), sorted(information["unexpected_keys"])
-    misshapen = sorted(f"{entry[0]} {tuple(entry[1])} for {tuple(entry[2])}" for entry in information["mismatched_keys"])
-    if misshapen:
-        raise ModelError(asked.where, f"weights of another shape: {_few(misshapen)}.", "Name the folder whose config fits its weights.")
-    left_out = [key for key in extra if _of_a_head(key, module, asked.place.folder)]
-    unknown = [key for key in extra if key not in left_out]
-    if unknown:
-        found = f"weights that the model does not have: {_few(unknown)}."
-        raise ModelError(asked.where, found, "Name the folder whose config fits its weights.")
-    allowed = {key for key in missing if any(fnmatch.fnmatchcase(key, pattern) for pattern in asked.allow_new)}
-    reached = set(missing) - set(probe(module)) if set(missing) - allowed else set(missing)
-    refused = sorted(reached - allowed)
-    if refused:
-        raise ModelError(
-            asked.where, f"weights are missing: {_few(refused)}.", "Add them, or name them in allow_new to start them at random."
-        )
-    unused = sorted(set(missing) - reached)
-    return Report(stored, asked.dtype, tuple(sorted(set(missing) - set(unused))), tuple(unused), tuple(left_out))
-
-
-def _of_a_head(key: str, module: PreTrainedModel, folder: Path | None) -> bool:
-    """Whether a weight lies beside the model in a file that holds the model under its prefix, as files with a head do."""
-    prefix = module.base_model_prefix
-    architectures = read_json(cast("Path", folder) / "config.json", where="model").get("architectures") or [type(module).__name__]
-    return bool(prefix) and not key.startswith(f"{prefix}.") and type(module).__name__ not in architectures
-
-
-def _other_modality(where: str, what: object, found: str, accepted: Sequence[str]) -> ModelError:
-    reads = f"reads {found}" if found else "joins several modalities"
-    return ModelError(where, f"{what} {reads}.", f"This part needs a tower that reads {' or '.join(accepted)}.")
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def _refuse_broken_numbers(module: nn.Module, where: str) -> None:
-    for name, tensor in module.named_parameters():
-        if not bool(torch.isfinite(tensor).all()):
-            raise ModelError(where, f"{name} holds numbers that are not finite.", "Get the weights again.")
-    for name, tensor in module.named_buffers():
-        if tensor.is_floating_point() and bool(torch.isnan(tensor).any()):
-            raise ModelError(where, f"{name} holds NaN.", "Get the weights again.")
 
 
 # ------------------------------------------------------------------------------------------------- processors and trying
@@ -320,7 +253,7 @@ def _processor(place: Provenance, modality: str, blueprint: Blueprint | None, wh
         try:
             return _PROCESSORS[modality].from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         except (OSError, ValueError, KeyError, ImportError, TypeError) as error:
-            raise _unreadable(where, folder, error) from None
+            raise unreadable(where, folder, error) from None
 
 
 def _tower_probe(asked: _Asked, pool: tokens.Pool, accepted: Sequence[str]) -> _Probe:
@@ -329,7 +262,7 @@ def _tower_probe(asked: _Asked, pool: tokens.Pool, accepted: Sequence[str]) -> _
     def probe(module: PreTrainedModel) -> list[str]:
         modality = tokens.modality_of(module)
         if modality and modality not in accepted:
-            raise _other_modality(asked.where, asked.place.folder, modality, accepted)
+            raise other_modality(asked.where, asked.place.folder, modality, accepted)
         if not modality:
             return []
         tried = tokens.runnable(module)

@@ -1,0 +1,1 @@
+"""Pretrained weights: whether they are the model's."""
