@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 
 import torch
+import transformers
 from pydantic import Field, model_validator
 from safetensors import SafetensorError
 from torch import Tensor, nn
@@ -108,6 +109,38 @@ class LoadedModel:
     report: Report
 
 
+@dataclass(frozen=True)
+class Outline:
+    """A model as its folder names it, head and all, on the meta device. made_new: weights that its files do not hold."""
+
+    module: PreTrainedModel
+    provenance: Provenance
+    stored: Stored
+    made_new: tuple[str, ...]
+    blueprint: Blueprint | None
+
+
+def load_outline(pretrained: str, *, where: str = "model") -> Outline:
+    """The shapes of a model, without its weights.
+
+    pretrained: as in a TowerSpec. The class is the one that config.json says it was saved from, else the one without a head.
+    Raises: ModelError for a folder that does not hold, or weights that are not this model's.
+    """
+    place = locate(pretrained, where=where, read_weights=False)
+    blueprint = _blueprint(TowerSpec(pretrained=pretrained), where=where) if place.folder is None else None
+    model = blueprint.model if blueprint is not None else _saved_from(cast("Path", place.folder), where=where)
+    module, report = _module(_Asked(model, place, Weights("meta"), "fp32", ("*",), where, blueprint), probe=lambda _: [])
+    return Outline(module, place, report.stored, report.made_new, blueprint)
+
+
+def processor_of(place: Provenance, modality: str, blueprint: Blueprint | None = None) -> tuple[Any, str]:
+    """The processor of one modality in a model's folder, or None and why there is none."""
+    try:
+        return _processor(place, modality, blueprint, "model"), ""
+    except ModelError as error:
+        return None, error.found
+
+
 def load_tower(name: str, spec: TowerSpec, *, modality: str | Sequence[str], weights: Weights) -> Tower:
     """The tower that a spec names, in eval mode. modality: what it must read, or several that would do.
 
@@ -163,8 +196,9 @@ def load_model(
 
 def limit_of(module: PreTrainedModel, tokenizer: Any) -> int:
     """The most tokens that a text tower takes: the smaller of its tokenizer's limit and its positions."""
-    positions = module.config.to_dict().get("max_position_embeddings")
-    limits = [int(limit) for limit in (positions, tokenizer.model_max_length) if isinstance(limit, int) and limit < signals.NO_LIMIT]
+    positions = (getattr(module.config, name, None) for name in ("max_position_embeddings", "max_target_positions"))
+    stated = (*positions, tokenizer.model_max_length)
+    limits = [int(limit) for limit in stated if isinstance(limit, int) and 0 < limit < signals.NO_LIMIT]
     return min(limits, default=signals.DEFAULT_TEXT_LIMIT)
 
 
@@ -212,12 +246,19 @@ def _module(asked: _Asked, *, probe: _Probe) -> tuple[PreTrainedModel, Report]:
 
 def _from_config(asked: _Asked, *, on_meta: bool) -> PreTrainedModel:
     with quiet(), _seeded(asked), torch.device("meta" if on_meta else "cpu"):
-        if asked.blueprint is not None:
-            return cast("PreTrainedModel", cast("nn.Module", asked.blueprint.model(asked.blueprint.config)).to(DTYPES[asked.dtype]))
+        if isinstance(asked.model, type) and issubclass(asked.model, PreTrainedModel):
+            return cast("PreTrainedModel", cast("nn.Module", asked.model(_config(asked))).to(DTYPES[asked.dtype]))
         try:
             return asked.model.from_config(_config(asked), dtype=DTYPES[asked.dtype], trust_remote_code=False)
         except (ValueError, ImportError) as error:
             raise unreadable(asked.where, asked.place.folder, error) from None
+
+
+def _saved_from(folder: Path, *, where: str) -> Class:
+    """The class that a folder's config says it was saved from, if Transformers has it."""
+    named = read_json(folder / "config.json", where=where).get("architectures")
+    found = getattr(transformers, str(named[0]), None) if isinstance(named, list) and named else None
+    return found if isinstance(found, type) and issubclass(found, PreTrainedModel) else AutoModel
 
 
 def _config(asked: _Asked) -> Any:

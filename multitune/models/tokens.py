@@ -85,7 +85,7 @@ def read(module: PreTrainedModel, inputs: Mapping[str, Tensor], *, pool: Pool) -
     meta = next(iter(inputs.values())).is_meta
     half = module.dtype.itemsize < 4
     left_out = {SHARE, *(["attention_mask"] if meta else [])}
-    given = {name: value for name, value in inputs.items() if name not in left_out and _takes(module, name)}
+    given = {name: value for name, value in inputs.items() if name not in left_out and takes(module, name)}
     output = module(**{name: value.to(module.dtype) if value.is_floating_point() else value for name, value in given.items()})
     values = cast("Tensor", output["last_hidden_state"])
     values = values.float() if half else values
@@ -95,7 +95,7 @@ def read(module: PreTrainedModel, inputs: Mapping[str, Tensor], *, pool: Pool) -
     return Tokens(values, mask, _pooled(values, mask, output, pool))
 
 
-def _takes(module: PreTrainedModel, name: str) -> bool:
+def takes(module: PreTrainedModel, name: str) -> bool:
     """Whether a model's forward takes an input; a tokenizer may give more than its tower reads, such as token types."""
     parameters = inspect.signature(module.forward).parameters
     return name in parameters or any(parameter.kind == inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
@@ -130,13 +130,13 @@ def _pooled(values: Tensor, mask: Tensor, output: Mapping[str, Any], pool: Pool)
     return cast("Tensor", pooled).flatten(1).to(values.dtype)
 
 
-def runnable(module: Module) -> Module:
-    """A module to try out what needs no numbers: a small one on the meta device as a copy full of zeros, any other as it is.
+def runnable(module: Module, *, most: int = MAX_COPIED) -> Module:
+    """A module to try out what needs no numbers: on the meta device, one of at most `most` numbers as a copy full of zeros.
 
     A plan of two small towers takes a third of the CPU time that shapes alone take, and models that look at numbers run too.
     """
     tensors = [*module.parameters(), *module.buffers()]
-    if not any(tensor.is_meta for tensor in tensors) or sum(tensor.numel() for tensor in tensors) > MAX_COPIED:
+    if not any(tensor.is_meta for tensor in tensors) or sum(tensor.numel() for tensor in tensors) > most:
         return module
     copied = copy.deepcopy(module).to_empty(device="cpu")
     with torch.no_grad():
