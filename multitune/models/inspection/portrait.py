@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -162,7 +162,7 @@ def _run(tried: PreTrainedModel, blocks: Sequence[str], way: signals.Signal) -> 
     with ExitStack() as hooks, torch.no_grad():
         for path in blocks:
             handle = tried.get_submodule(path).register_forward_hook(partial(_note_shape, seen, path))
-            hooks.callback(cast("Callable[[], None]", handle.remove))
+            hooks.callback(handle.remove)
         read = tokens.read(tried, inputs, pool="mean")
     seen[""] = tuple(read.values.shape)
     return {name: tuple(value.shape) for name, value in inputs.items() if name != tokens.SHARE}, seen
