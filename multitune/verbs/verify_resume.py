@@ -103,9 +103,14 @@ def _bits(artifact: Path, figures: Mapping[str, float]) -> str:
     digest = hashlib.sha256()
     for path in sorted(artifact.rglob("*.safetensors")):
         digest.update(str(path.relative_to(artifact)).encode() + b"\0" + path.read_bytes())
-    lasting = {name: value for name, value in figures.items() if "seconds" not in name}
+    lasting = {name: value for name, value in figures.items() if not _is_time(name)}
     digest.update(json.dumps(lasting, sort_keys=True).encode())
     return digest.hexdigest()
+
+
+def _is_time(name: str) -> bool:
+    """Whether a figure is a time or a rate: `seconds`, `train/steps_per_second`."""
+    return not {"second", "seconds"}.isdisjoint(name.rpartition("/")[2].split("_"))
 
 
 def _killed(options: Options, folder: Path, steps: int, number: int) -> tuple[int, int]:

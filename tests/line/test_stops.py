@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -55,6 +56,14 @@ def test_killed_and_resumed_is_uninterrupted(shape: str, tmp_path: Path) -> None
     assert not (tmp_path / "killed" / "result.json").exists()
     finished(path, tmp_path / "killed")
     assert bits(tmp_path / "killed") == bits(tmp_path / "whole")
+
+
+def test_verify_resume_kills_a_run_and_finds_the_same_bits(tmp_path: Path) -> None:
+    path = written(tmp_path, "classifies", train={**recipe("classifies")["train"], "steps": 12, "evaluate_every": 2, "checkpoint_every": 2})
+    command = [sys.executable, "-m", "multitune", "verify-resume", str(path), "--kills", "1", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(done.stdout.splitlines()[-1])["figures"] == {"kills": 1.0, "equal": 1.0, "steps": 12.0}
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
