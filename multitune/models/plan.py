@@ -12,13 +12,14 @@ from transformers import PreTrainedModel
 from multitune.core import catalog
 from multitune.core.finding import Finding, Severity
 from multitune.core.plan import Value
-from multitune.core.protocols import Family, Needs, Part, Sample, TaskPreset
+from multitune.core.protocols import Family, Needs, TaskPreset
 from multitune.core.recipe import Recipe
 from multitune.models import anatomy as anatomies
 from multitune.models import tokens
 from multitune.models.anatomy import Anatomy, TowerInfo
 from multitune.models.load import Report, Weights
 from multitune.models.predictor import Forgetful, moved
+from multitune.models.replay.probing import probe_sample
 from multitune.models.where import Provenance
 
 
@@ -133,16 +134,6 @@ def _findings(name: str, report: Report) -> Iterator[Finding]:
     if report.left_out:
         shown = f"{len(report.left_out)} weights of the file belong to a head that is not used: {', '.join(report.left_out[:3])}."
         yield Finding("weights-left-out", Severity.INFO, where, shown, evidence={"names": list(report.left_out)})
-
-
-def probe_sample(needs: Needs, *, seed: int) -> Sample:
-    """A made-up sample with every part and every answer."""
-    parts: dict[str, Part] = {}
-    for name, need in {**needs.parts, **needs.answers}.items():
-        modality = catalog.find("modality", need.modality, need.options, where=f"data.parts.{name}").build()
-        labels = needs.answers[name].labels if name in needs.answers else ()
-        parts[name] = Part(need.modality, labels[0] if labels else modality.synthesize(seed))
-    return Sample("probe", parts)
 
 
 def _unused(family: Any, recipe: Recipe) -> list[str]:

@@ -7,7 +7,7 @@ Batch norm keeps its statistics unless `batch_norm="moving"`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +18,7 @@ from multitune.core.finding import Finding, Severity
 from multitune.core.recipe import TuningRow, steps_of
 from multitune.models import anatomy as anatomies
 from multitune.models.anatomy import Anatomy
+from multitune.models.replay.modes import set_modes, statistics
 from multitune.tuning import adapters
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class Scope:
             parameter.requires_grad_(False)
         for entry in self.moving(step):
             entry.parameter.requires_grad_(True)
-        _set_modes(self.family, still=self.batch_norm == "eval")
+        set_modes(self.family, still=self.batch_norm == "eval")
 
     def leave(self) -> None:
         """Put the whole model into eval mode; `enter` comes back from it."""
@@ -111,7 +112,7 @@ class Scope:
         """
         changed = {name for name, value in after.items() if before.get(name) != value}
         planned = {entry.name for entry in self.entries if entry.start < min(steps, entry.stop)}
-        moving_statistics = _statistics(self.family) if self.batch_norm == "moving" else ()
+        moving_statistics = statistics(self.family) if self.batch_norm == "moving" else ()
         allowed = {f"{path}.{name}!buffer" for path, inner in moving_statistics for name, _ in inner.named_buffers(recurse=False)}
         still, strays = sorted(planned - changed), sorted(changed - planned - allowed)
         findings: list[Finding] = []
@@ -187,31 +188,6 @@ def span(row: TuningRow, total: int) -> tuple[int, int]:
 
 def _tops(names: Collection[str]) -> set[str]:
     return {name.split(".")[0] for name in names}
-
-
-def _statistics(module: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:
-    """Modules that keep running statistics (batch norm and its like), by path."""
-    for path, inner in module.named_modules():
-        if "running_mean" in dict(inner.named_buffers(recurse=False)):
-            yield path, inner
-
-
-def _set_modes(module: torch.nn.Module, *, still: bool) -> None:
-    """Training mode for modules in which a tensor moves, and for what has none of its own inside these; eval mode elsewhere."""
-    module.eval()
-    _descend(module)
-    if still:
-        for _, inner in _statistics(module):
-            inner.training = False
-
-
-def _descend(module: torch.nn.Module) -> None:
-    parameters = list(module.parameters())
-    if parameters and not any(parameter.requires_grad for parameter in parameters):
-        return
-    module.training = True
-    for child in module.children():
-        _descend(child)
 
 
 def _hash(tensor: Tensor) -> str:

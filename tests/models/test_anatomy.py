@@ -16,8 +16,8 @@ from multitune.core.errors import ModelError
 from multitune.core.protocols import AnswerNeed, Needs, PartNeed
 from multitune.models import anatomy, tokens
 from multitune.models.load import TowerSpec, Weights, load_tower
-from multitune.models.plan import probe_sample
 from multitune.models.predictor import Forgetful
+from multitune.models.replay.probing import probe_sample
 
 Folders = Mapping[str, Path]
 NEEDS = Needs({"photo": PartNeed("image"), "words": PartNeed("text")}, {"label": AnswerNeed("category", ("a", "b"))})

@@ -1,0 +1,12 @@
+"""Cuts and replay: where a family can be cut, what its rows leave there, and the proof that putting it back changes nothing."""
+
+from multitune.models.replay.cuts import Candidates, Cut, Refusal, Seam, candidates, places
+from multitune.models.replay.probing import probe_rows, probe_sample
+from multitune.models.replay.proof import Proof, prove
+from multitune.models.replay.recording import Stored, encode_rows
+from multitune.models.replay.replaying import blanked, replay
+
+__all__ = [
+    "Candidates", "Cut", "Proof", "Refusal", "Seam", "Stored",
+    "blanked", "candidates", "encode_rows", "places", "probe_rows", "probe_sample", "prove", "replay",
+]  # fmt: skip

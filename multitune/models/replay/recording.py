@@ -1,0 +1,163 @@
+"""Running a family while watching what its modules give, and encoding rows under a cut in groups that keep a row's bits its own."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Generator, Hashable, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from multitune.core.protocols import Batch, Family
+from multitune.models.predictor import GROUP_ROWS, moved
+from multitune.models.replay.modes import as_it_was, seeded
+from multitune.models.replay.trees import Shape, Tree
+
+if TYPE_CHECKING:
+    from multitune.models.replay.cuts import Seam
+
+Row = Mapping[str, Any]
+
+
+class _ReachedError(Exception):
+    """The cut was reached; what lies above it need not run."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What one row leaves at a cut.
+
+    tensors: this row's share of each tensor of the cut's tree that is read; an empty one for what is shared or not read. shapes: of every
+    tensor of the tree. below: path of a module that only feeds the cut -> the shapes of what it gave for this row.
+    """
+
+    tensors: tuple[Tensor, ...]
+    shapes: tuple[Shape, ...]
+    below: Mapping[str, tuple[Shape, ...]] = field(default_factory=dict)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the tensors that are kept."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors)
+
+
+@dataclass
+class Watched:
+    """What was seen in one forward: trees and number of calls by module path, and what had ended before a module began.
+
+    before: path of a cut -> paths of the outermost modules that had run before it began.
+    """
+
+    trees: dict[str, Tree] = field(default_factory=dict)
+    calls: Counter[str] = field(default_factory=Counter)
+    before: dict[str, list[str]] = field(default_factory=dict)
+
+
+@contextmanager
+def watching(family: nn.Module, cuts: Collection[str], *, below: bool = True) -> Generator[Watched]:
+    """Keep what the modules at `cuts` give in the forwards run inside; with `below`, what came before each of them as well."""
+    watched, open_now = Watched(), list[str]()
+    ended: list[tuple[str, tuple[str, ...], Tree]] = []
+
+    def begins(path: str) -> None:
+        if path in cuts:
+            around = tuple(open_now)
+            first = {name: (place, tree) for name, place, tree in ended if place == around[: len(place)]}
+            watched.before[path] = list(first)
+            watched.trees |= {name: tree for name, (_, tree) in first.items() if name not in cuts}
+        open_now.append(path)
+
+    def ends(path: str, output: Any) -> None:
+        open_now.remove(path)
+        watched.calls[path] += 1
+        if path in cuts:
+            watched.trees[path] = Tree.of(output).copied()  # what lies above may write into it
+        elif below:
+            ended.append((path, tuple(open_now), Tree.of(output)))
+
+    with ExitStack() as hooks:
+        for path, module in family.named_modules():
+            if path and (below or path in cuts):
+                before = module.register_forward_pre_hook(lambda *_, path=path: begins(path))
+                after = module.register_forward_hook(lambda *given, path=path: ends(path, given[-1]))
+                hooks.callback(before.remove)
+                hooks.callback(after.remove)
+        yield watched
+
+
+def device_of(family: nn.Module) -> torch.device:
+    """Where the family's parameters are."""
+    return next((parameter.device for parameter in family.parameters()), torch.device("cpu"))
+
+
+def collated(family: Family | Any, rows: Sequence[Row]) -> Batch:
+    """A batch of prepared rows, on the family's device."""
+    return moved(family.preparer.collate(rows), device_of(family))
+
+
+@torch.no_grad()
+def encode_rows(family: Family | Any, seam: Seam, rows: Sequence[Row], *, group_rows: int = GROUP_ROWS) -> list[Stored | None]:
+    """What each prepared row leaves at a cut, in the order of the rows; None where the cut's module has nothing to do for it.
+
+    Rows run in groups of `group_rows` that pad each other in no way; the last group of a shape is filled by repetition. So a row's bits
+    depend on the row alone. The family runs in eval mode up to the cut and no further, and stays as it was.
+    """
+    made: dict[int, Stored | None] = {}
+    waiting: dict[Hashable, list[int]] = {}
+    with as_it_was(family), seeded("encode"):
+        family.eval()
+        for place, row in enumerate(rows):
+            group = waiting.setdefault(family.preparer.bucket(row), [])
+            group.append(place)
+            if len(group) == group_rows:
+                made |= _encoded(family, seam, rows, group, group_rows)
+                group.clear()
+        for group in waiting.values():
+            if group:
+                made |= _encoded(family, seam, rows, group, group_rows)
+    return [made[place] for place in range(len(rows))]
+
+
+def _encoded(family: Any, seam: Seam, rows: Sequence[Row], group: Sequence[int], count: int) -> dict[int, Stored | None]:
+    filled = [rows[place] for place in (*group, *[group[-1]] * (count - len(group)))]
+    trees = reached(family, seam.cut.path, [*seam.below], collated(family, filled))
+    if trees is None:
+        return dict.fromkeys(group)
+    whole = seam.layout.split(trees[seam.cut.path].tensors, count)
+    below = {path: layout.split(trees[path].tensors, count) for path, layout in seam.below.items()}
+    return {
+        place: stored(seam, whole[at], {path: tuple(tuple(t.shape) for t in split[at]) for path, split in below.items()})
+        for at, place in enumerate(group)
+    }
+
+
+def stored(seam: Seam, tensors: Sequence[Tensor], below: Mapping[str, tuple[Shape, ...]]) -> Stored:
+    """A row's share of a cut's tree, with memory of its own."""
+    kept = [
+        tensor.detach().clone() if leaf.read and leaf.kind != "shared" else tensor.new_empty(0)
+        for tensor, leaf in zip(tensors, seam.layout.leaves, strict=True)
+    ]
+    return Stored(tuple(kept), tuple(tuple(tensor.shape) for tensor in tensors), below)
+
+
+def reached(family: nn.Module, path: str, below: Sequence[str], batch: Batch) -> dict[str, Tree] | None:
+    """Run a family up to a cut: the trees of the modules at `path` and `below`; None if the cut's module is not called."""
+    trees: dict[str, Tree] = {}
+
+    def keep(name: str, output: Any) -> None:
+        trees[name] = Tree.of(output)
+        if name == path:
+            raise _ReachedError
+
+    with ExitStack() as hooks:
+        for name in (*below, path):
+            hook = family.get_submodule(name).register_forward_hook(lambda *given, name=name: keep(name, given[-1]))
+            hooks.callback(hook.remove)
+        try:
+            family(batch)
+        except _ReachedError:
+            return trees
+    return None
