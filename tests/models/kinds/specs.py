@@ -1,0 +1,193 @@
+"""The kinds of model that the walk covers: sizes for a config, and what the files beside the weights say. Data, nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Json = Mapping[str, Any]
+SPECIAL = ("<pad>", "<unk>", "<s>", "</s>", "<mask>", "<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>")
+MORE = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
+TOKENS = (*SPECIAL, *MORE)
+VOCABULARY = len(TOKENS) + 256
+ENDS = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
+SMALL = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
+TEXT = SMALL | ENDS | {"vocab_size": VOCABULARY, "max_position_embeddings": 80}
+STILL = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "drop_path_rate": 0.0}
+VISION = SMALL | {"image_size": 32, "patch_size": 16}
+WAVES = SMALL | {"conv_dim": [8, 8, 8], "conv_stride": [10, 8, 4], "conv_kernel": [10, 8, 4], "num_conv_pos_embeddings": 8,
+                 "num_conv_pos_embedding_groups": 2, "num_feat_extract_layers": 3}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of model.
+
+    name: Transformers' model type. shape: the family that it is walked under. config: its sizes. parts: part -> modality of the rows.
+    blocks: tower -> path in the config of how many blocks it has (a list there is summed), or the number that the architecture fixes.
+    files: name -> content, beside the weights. tokenizer: whether one is written, with or without marks around a text. opened_as: the
+    auto class of the whole folder. lr: of the overfitted rows. fast: also in `make test`. red: lines that it does not hold to, and
+    what a user can still do.
+    """
+
+    name: str
+    title: str
+    shape: Literal["classify", "embed", "speak"]
+    config: Json
+    parts: Mapping[str, str]
+    blocks: Mapping[str, str | int]
+    files: Mapping[str, Json] = field(default_factory=dict)
+    tokenizer: Literal["", "marked", "plain"] = ""
+    opened_as: str = "AutoModel"
+    lr: float = 3e-3
+    fast: bool = False
+    red: Mapping[str, str] = field(default_factory=dict)
+
+
+def pictures(processor: str, **more: Any) -> dict[str, Json]:
+    """An image processor's file, for pictures of 32 x 32."""
+    return {"preprocessor_config.json": {"image_processor_type": processor, "size": {"height": 32, "width": 32}} | more}
+
+
+def sounds(extractor: str, **more: Any) -> dict[str, Json]:
+    """A feature extractor's file."""
+    return {"preprocessor_config.json": {"feature_extractor_type": extractor} | more}
+
+
+def picture(name: str, title: str, config: Json, blocks: str | int, files: Mapping[str, Json] | None = None, **more: Any) -> Kind:
+    """A tower that reads pictures."""
+    return Kind(name, title, "classify", config, {"image": "image"}, {"image": blocks}, files or pictures("ViTImageProcessor"), **more)
+
+
+def sound(name: str, title: str, config: Json, files: Mapping[str, Json], **more: Any) -> Kind:
+    """A tower that reads sounds."""
+    return Kind(name, title, "classify", config, {"audio": "audio"}, {"audio": "num_hidden_layers"}, files, **more)
+
+
+def words(name: str, title: str, config: Json, blocks: str | int, **more: Any) -> Kind:
+    """A tower that reads texts."""
+    return Kind(name, title, "classify", config, {"text": "text"}, {"text": blocks}, tokenizer="marked", **more)
+
+
+def pair(name: str, title: str, config: Json, files: Mapping[str, Json], other: str = "image", **more: Any) -> Kind:
+    """A model that embeds texts and something else."""
+    inner = "vision_config" if other == "image" else "audio_config"
+    blocks = {other: f"{inner}.num_hidden_layers", "text": "text_config.num_hidden_layers"} | more.pop("blocks", {})
+    return Kind(name, title, "embed", config, {other: other, "text": "text"}, blocks, files, tokenizer="marked", **more)
+
+
+KINDS = (
+    pair(
+        "clip",
+        "CLIP",
+        {"text_config": TEXT, "vision_config": VISION, "projection_dim": 12},
+        pictures("CLIPImageProcessor", size={"shortest_edge": 32}, crop_size=32)
+        | {"processor_config.json": {"processor_class": "CLIPProcessor"}},
+        fast=True,
+    ),
+    pair(
+        "siglip",
+        "SigLIP",
+        {"text_config": TEXT | {"projection_size": 16}, "vision_config": VISION},
+        pictures("SiglipImageProcessor") | {"processor_config.json": {"processor_class": "SiglipProcessor"}},
+        lr=2e-2,
+    ),
+    pair(
+        "siglip2",
+        "SigLIP 2",
+        {"text_config": TEXT | {"projection_size": 16}, "vision_config": SMALL | {"num_patches": 16, "patch_size": 16}},
+        {
+            "preprocessor_config.json": {"image_processor_type": "Siglip2ImageProcessor", "patch_size": 16, "max_num_patches": 16},
+            "processor_config.json": {"processor_class": "Siglip2Processor"},
+        },
+        lr=2e-2,
+    ),
+    pair(
+        "clap",
+        "CLAP",
+        {
+            "text_config": TEXT | STILL | {"projection_hidden_size": 16},
+            "projection_dim": 12,
+            "audio_config": STILL
+            | {
+                "window_size": 4,
+                "num_mel_bins": 16,
+                "spec_size": 64,
+                "patch_size": 4,
+                "patch_stride": [4, 4],
+                "hidden_size": 16,
+                "patch_embeds_hidden_size": 8,
+                "depths": [1, 2],
+                "num_attention_heads": [1, 2],
+                "projection_hidden_size": 16,
+                "num_hidden_layers": 2,
+            },
+        },
+        sounds("ClapFeatureExtractor", feature_size=16, max_length_s=1, truncation="rand_trunc", padding="repeatpad")
+        | {"processor_config.json": {"processor_class": "ClapProcessor"}},
+        other="audio",
+        blocks={"audio": "audio_config.depths"},
+    ),
+    pair(
+        "chinese_clip",
+        "Chinese-CLIP",
+        {"text_config": TEXT, "vision_config": VISION, "projection_dim": 12},
+        pictures("ChineseCLIPImageProcessor", crop_size={"height": 32, "width": 32})
+        | {"processor_config.json": {"processor_class": "ChineseCLIPProcessor"}},
+    ),
+    picture("vit", "ViT", VISION, "num_hidden_layers"),
+    picture(
+        "dinov2",
+        "DINOv2",
+        SMALL | {"image_size": 32, "patch_size": 16, "mlp_ratio": 2},
+        "num_hidden_layers",
+        pictures("BitImageProcessor", size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),
+    ),
+    picture(
+        "swin",
+        "Swin",
+        {"image_size": 32, "patch_size": 4, "embed_dim": 8, "depths": [1, 2], "num_heads": [1, 2], "window_size": 4},
+        "depths",
+        fast=True,
+    ),
+    picture(
+        "mobilevit",
+        "MobileViT",
+        {
+            "image_size": 32,
+            "patch_size": 2,
+            "hidden_sizes": [8, 12, 16],
+            "neck_hidden_sizes": [4, 4, 8, 8, 12, 16, 16],
+            "num_attention_heads": 2,
+        },
+        7,
+        pictures("MobileViTImageProcessor", size={"shortest_edge": 36}, crop_size={"height": 32, "width": 32}),
+        lr=1e-2,
+    ),
+    picture(
+        "convnext", "ConvNeXt", {"image_size": 32, "patch_size": 4, "hidden_sizes": [8, 16], "depths": [1, 2], "num_stages": 2}, "depths"
+    ),
+    picture(
+        "resnet",
+        "ResNet",
+        {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 2], "layer_type": "basic"},
+        "depths",
+    ),
+    words("bert", "BERT", TEXT, "num_hidden_layers", fast=True),
+    words("gpt2", "GPT-2", ENDS | {"vocab_size": VOCABULARY, "n_embd": 16, "n_layer": 3, "n_head": 2, "n_positions": 80}, "n_layer"),
+    words("llama", "Llama", TEXT | {"num_key_value_heads": 1}, "num_hidden_layers"),
+    sound("wav2vec2", "Wav2Vec2", WAVES, sounds("Wav2Vec2FeatureExtractor", return_attention_mask=True), fast=True),
+    sound(
+        "wavlm",
+        "WavLM",
+        WAVES | {"num_buckets": 20, "max_bucket_distance": 40},
+        sounds("Wav2Vec2FeatureExtractor", return_attention_mask=True),
+    ),
+    sound(
+        "audio-spectrogram-transformer",
+        "AST",
+        SMALL | {"patch_size": 16, "max_length": 48, "num_mel_bins": 32},
+        sounds("ASTFeatureExtractor", max_length=48, num_mel_bins=32),
+    ),
+)
