@@ -36,7 +36,7 @@ from multitune.core.errors import ModelError
 from multitune.core.randomness import derive
 from multitune.models import signals, tokens
 from multitune.models.weights.judging import Dtype, Judge, Report, other_modality, refuse_broken_numbers, unreadable
-from multitune.models.where import Provenance, Stored, check_folder, check_processor, locate, read_json
+from multitune.models.where import Provenance, Stored, check_folder, check_processor, import_own, locate, read_json
 
 Kind = Literal["backbone", "image_text_to_text", "causal_lm"]
 DTYPES: Mapping[str, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -47,7 +47,7 @@ _PROCESSORS: Mapping[str, Class] = {"image": AutoImageProcessor, "audio": AutoFe
 
 
 class TowerSpec(catalog.Options):
-    """A tower as the recipe names it; in its short form, just `pretrained`.
+    """A tower as the recipe names it; in its short form, just `pretrained`. A plug-in may state its options beside its `name`.
 
     pretrained: a plug-in of models/towers, an embedded base (`tiny/image`), a local folder or a hub id, in this order.
     weights: `random` starts from the folder's config alone. pool: how its tokens become one vector. allow_new: shell-style
@@ -64,6 +64,10 @@ class TowerSpec(catalog.Options):
     @model_validator(mode="before")
     @classmethod
     def _from_short(cls, value: Any) -> Any:
+        if isinstance(value, Mapping) and "name" in value and not {"pretrained", "options"} & set(value):
+            own = {key: value[key] for key in cls.model_fields if key in value}
+            rest = {key: option for key, option in value.items() if key != "name" and key not in own}
+            return own | {"pretrained": value["name"], "options": rest}
         return {"pretrained": value} if isinstance(value, str) else value
 
 
@@ -78,7 +82,7 @@ class Weights:
 
 @dataclass(frozen=True)
 class Blueprint:
-    """What a tower plug-in's `build(options)` gives: a model class, its config and the processor of its modality."""
+    """What a tower plug-in's `build(options, reads)` gives: a model class, its config and its processor. reads: what would do."""
 
     model: type[PreTrainedModel]
     config: Any
@@ -150,7 +154,7 @@ def load_tower(name: str, spec: TowerSpec, *, modality: str | Sequence[str], wei
     """
     where = f"model.towers.{name}"
     accepted = (modality,) if isinstance(modality, str) else tuple(modality)
-    blueprint = _blueprint(spec, where=where)
+    blueprint = None if weights.mode == "artifact" else _blueprint(spec, accepted, where=where)
     if weights.mode == "artifact":
         place = _in_artifact(weights, f"towers/{name}")
         spec = spec.model_copy(update={"weights": "pretrained", "allow_new": ()})
@@ -265,6 +269,7 @@ def _config(asked: _Asked) -> Any:
     if asked.blueprint is not None:
         return asked.blueprint.config
     folder = cast("Path", asked.place.folder)
+    import_own(read_json(folder / "config.json", where=asked.where))
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -286,7 +291,7 @@ def _part_of(module: PreTrainedModel, accepted: Sequence[str]) -> PreTrainedMode
 
 
 def _processor(place: Provenance, modality: str, blueprint: Blueprint | None, where: str) -> Any:
-    if blueprint is not None and place.origin != "artifact":
+    if blueprint is not None:
         return blueprint.processor
     folder = cast("Path", place.folder)
     check_processor(folder, modality, where=where)
@@ -338,9 +343,9 @@ def _like(tensor: Tensor, module: PreTrainedModel) -> Tensor:
 # ------------------------------------------------------------------------------------------------------------ small things
 
 
-def _blueprint(spec: TowerSpec, *, where: str) -> Blueprint | None:
+def _blueprint(spec: TowerSpec, accepted: Sequence[str], *, where: str) -> Blueprint | None:
     if spec.pretrained in catalog.names("tower"):
-        return cast("Blueprint", catalog.find("tower", spec.pretrained, spec.options, where=f"{where}.options").build())
+        return cast("Blueprint", catalog.find("tower", spec.pretrained, spec.options, where=where).build(accepted))
     if spec.options:
         raise ModelError(f"{where}.options", f"{spec.pretrained} is no plug-in.", "Only towers of models/towers take options.")
     return None

@@ -91,7 +91,8 @@ def read(module: PreTrainedModel, inputs: Mapping[str, Tensor], *, pool: Pool) -
     values = values.float() if half else values
     if values.dim() == 4:
         values = values.flatten(2).transpose(1, 2)
-    mask = _mask(values, inputs)
+    stated = output.get("token_mask")  # a tower that knows which of its tokens are real says so
+    mask = _mask(values, inputs) if stated is None else cast("Tensor", stated)
     return Tokens(values, mask, _pooled(values, mask, output, pool))
 
 

@@ -20,6 +20,7 @@ from multitune.core import catalog
 from multitune.core.errors import ModelError, did_you_mean
 
 BASES = Path(__file__).resolve().parent / "bases"
+OWN = "multitune-"  # how the `model_type` of a tower plug-in begins; its name follows
 Origin = Literal["plug-in", "embedded", "folder", "hub", "artifact"]
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack")
 _DTYPES = {"F64": "fp64", "F32": "fp32", "F16": "fp16", "BF16": "bf16", "I64": "int64", "I8": "int8"}
@@ -134,6 +135,13 @@ def check_processor(folder: Path, modality: str, *, where: str) -> None:
 
 
 _PROCESSOR_WORDS = {"image": "image processor", "audio": "feature extractor", "text": "tokenizer", "any": "processor"}
+
+
+def import_own(config: Mapping[str, Any]) -> None:
+    """Import the tower plug-in, one of the catalog's, that a config.json was written by, so that Transformers knows its classes."""
+    name = str(config.get("model_type", "")).removeprefix(OWN)
+    if str(config.get("model_type", "")).startswith(OWN) and name in catalog.names("tower"):
+        catalog.load("tower", name)
 
 
 def read_json(path: Path, *, where: str) -> dict[str, Any]:

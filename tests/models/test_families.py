@@ -23,7 +23,7 @@ from multitune.models.load import Weights
 from multitune.models.predictor import Forgetful
 
 Folders = Mapping[str, Path]
-FUSIONS = ["late_sum", "concat", "cross_attention"]
+FUSIONS = catalog.names("fusion")
 PARTS = {"photo": PartNeed("image"), "words": PartNeed("text"), "sound": PartNeed("audio")}
 ANSWERS = {"label": AnswerNeed("category", ("a", "b", "c")), "size": AnswerNeed("number", mean=10.0, deviation=2.0)}
 

@@ -26,7 +26,16 @@ def relation(seed: int, rows: int = 64) -> tuple[dict[str, dict[str, torch.Tenso
     return parts, {"a": there, "b": there}, (kinds[0] % 2 == kinds[1] % 2).long()
 
 
-@pytest.mark.parametrize(("name", "least", "most"), [("cross_attention", 0.95, 1.0), ("concat", 0.95, 1.0), ("late_sum", 0.0, 0.6)])
+@pytest.mark.parametrize(
+    ("name", "least", "most"),
+    [
+        ("cross_attention", 0.95, 1.0),
+        ("unified", 0.95, 1.0),
+        ("perceiver", 0.95, 1.0),
+        ("concat", 0.95, 1.0),
+        ("late_sum", 0.0, 0.6),
+    ],
+)
 def test_only_a_fusion_with_interaction_learns_a_relation(name: str, least: float, most: float) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(1)
@@ -44,6 +53,7 @@ def test_only_a_fusion_with_interaction_learns_a_relation(name: str, least: floa
     assert least <= accuracy <= most
 
 
-def test_a_width_that_heads_cannot_share_is_refused() -> None:
+@pytest.mark.parametrize("name", ["cross_attention", "unified", "perceiver"])
+def test_a_width_that_heads_cannot_share_is_refused(name: str) -> None:
     with pytest.raises(ModelError, match="the joint width 30 is no multiple of 4 heads"):
-        catalog.find("fusion", "cross_attention").build({"a": 8}, 30)
+        catalog.find("fusion", name).build({"a": 8}, 30)

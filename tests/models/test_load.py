@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -220,7 +220,7 @@ def test_a_tower_plug_in_is_built_from_its_options_and_opened_again(folders: Fol
     class Options(catalog.Options):
         layers: int = 1
 
-    def build(options: Options) -> Blueprint:
+    def build(options: Options, reads: Sequence[str]) -> Blueprint:
         pretrained = load_tower("x", TowerSpec(pretrained=str(folders["vit"])), modality="image", weights=Weights())
         config = AutoConfig.from_pretrained(folders["vit"], num_hidden_layers=options.layers)
         return Blueprint(type(pretrained.module), config, pretrained.processor)

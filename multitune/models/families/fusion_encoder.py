@@ -28,7 +28,7 @@ class Options(catalog.Options):
     """The towers by part, and how they are joined."""
 
     towers: dict[str, TowerSpec] = Field(min_length=1, description="part: a base, a folder, a hub id, or {pretrained, weights, pool, ...}")
-    fuse: Component = Field(default=Component(name="concat"), description="late_sum, concat or cross_attention")
+    fuse: Component = Field(default=Component(name="concat"), description="a plug-in of models/fusions")
     width: int = Field(default=0, ge=0, description="of the joint vector; 0: the narrowest tower's, at most 128")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="before the heads")
 

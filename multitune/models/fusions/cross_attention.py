@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from multitune.core import catalog
 from multitune.core.errors import ModelError
-from multitune.models.encoders import child
 from multitune.models.joining import JOINT, Slot, linear
+from multitune.models.layers.attention import Attention
+from multitune.models.layers.sequence import PartTokens
 
 
 class Options(catalog.Options):
@@ -26,26 +27,6 @@ class Options(catalog.Options):
     layers: int = Field(default=2, ge=1)
     heads: int = Field(default=4, ge=1)
     queries: int = Field(default=4, ge=1, description="learned vectors that read the tokens")
-
-
-class Attention(nn.Module):
-    """`heads` heads of attention from queries to tokens."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.query, self.key, self.value, self.out = (linear(width, width) for _ in range(4))
-
-    def forward(self, queries: Tensor, tokens: Tensor, mask: Tensor | None) -> Tensor:
-        """queries (rows, q, width), tokens (rows, t, width), mask bool (rows, t), true where read -> (rows, q, width)."""
-        query, key, value = (
-            layer(given).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for layer, given in ((self.query, queries), (self.key, tokens), (self.value, tokens))
-        )
-        seen = None if mask is None else mask[:, None, None, :]
-        read = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=seen)
-        made: Tensor = self.out(read.transpose(1, 2).flatten(2))
-        return made
 
 
 class Block(nn.Module):
@@ -75,10 +56,7 @@ class CrossAttention(nn.Module):
     def __init__(self, parts: Mapping[str, int], width: int, options: Options) -> None:
         super().__init__()
         self.slots = {JOINT: width}
-        self.parts = tuple(parts)
-        self.norm = nn.ModuleDict({child(name): nn.LayerNorm(size) for name, size in parts.items()})
-        self.project = nn.ModuleDict({child(name): linear(size, width) for name, size in parts.items()})
-        self.which = nn.ParameterDict({child(name): nn.Parameter(torch.randn(width) * 0.5) for name in parts})
+        self.sequence = PartTokens(parts, width)
         self.nothing = nn.Parameter(torch.zeros(width))
         self.queries = nn.Parameter(torch.randn(options.queries, width))
         self.blocks = nn.ModuleList([Block(width, options.heads) for _ in range(options.layers)])
@@ -87,16 +65,15 @@ class CrossAttention(nn.Module):
 
     def forward(self, parts: Mapping[str, Mapping[str, Tensor]], presence: Mapping[str, Tensor]) -> Mapping[str, Slot]:
         """One slot, always there."""
-        given = [self.project[child(name)](self.norm[child(name)](parts[name]["tokens"])) + self.which[child(name)] for name in self.parts]
-        rows = given[0].shape[0]
-        tokens = torch.cat([self.nothing.expand(rows, 1, -1), *given], 1)
-        read = [parts[name]["mask"] & presence[name].unsqueeze(-1) for name in self.parts]
-        mask = torch.cat([torch.ones_like(read[0][:, :1]), *read], 1)
+        given = self.sequence(parts, presence)
+        rows = len(given.tokens)
+        tokens = torch.cat([self.nothing.expand(rows, 1, -1), given.tokens], 1)
+        mask = torch.cat([torch.ones_like(given.mask[:, :1]), given.mask], 1)
         queries = self.queries.expand(rows, -1, -1)
         for block in self.blocks:
             queries = block(queries, tokens, mask)
         values = nn.functional.gelu(self.mix(self.last(queries).flatten(1)))
-        return {JOINT: Slot(values, torch.ones_like(presence[self.parts[0]]))}
+        return {JOINT: Slot(values, torch.ones_like(mask[:, 0]))}
 
 
 def build(options: Options, parts: Mapping[str, int], width: int) -> CrossAttention:
