@@ -82,7 +82,10 @@ class Weights:
 
 @dataclass(frozen=True)
 class Blueprint:
-    """What a tower plug-in's `build(options, reads)` gives: a model class, its config and its processor. reads: what would do."""
+    """What a tower plug-in's `build(options, reads)` gives: a model class, its config and its processor.
+
+    reads: the modalities of which the part takes one, empty for any; a tower that can read several chooses by it.
+    """
 
     model: type[PreTrainedModel]
     config: Any
@@ -131,7 +134,7 @@ def load_outline(pretrained: str, *, where: str = "model") -> Outline:
     Raises: ModelError for a folder that does not hold, or weights that are not this model's.
     """
     place = locate(pretrained, where=where, read_weights=False)
-    blueprint = _blueprint(TowerSpec(pretrained=pretrained), where=where) if place.folder is None else None
+    blueprint = _blueprint(TowerSpec(pretrained=pretrained), (), where=where) if place.folder is None else None
     model = blueprint.model if blueprint is not None else _saved_from(cast("Path", place.folder), where=where)
     module, report = _module(_Asked(model, place, Weights("meta"), "fp32", ("*",), where, blueprint), probe=lambda _: [])
     return Outline(module, place, report.stored, report.made_new, blueprint)

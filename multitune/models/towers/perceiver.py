@@ -128,11 +128,11 @@ def _waves_of(places: Tensor, bands: int, *, highest: float) -> Tensor:
 
 
 def build(options: Options, reads: Sequence[str]) -> Blueprint:
-    """The tower for the first of `reads`, what its part takes, that is a picture or a sound.
+    """The tower for the first of `reads`, what its part takes, that is a picture or a sound; a picture where it is empty.
 
     Raises: ModelError if none is.
     """
-    signal: Literal["image", "audio"] | str = next((name for name in reads if name in SIGNALS), "")
+    signal: Literal["image", "audio"] | str = next((name for name in reads or SIGNALS if name in SIGNALS), "")
     if not signal:
         raise ModelError("model.towers", f"perceiver does not read {one_of(reads)}.", "It reads a picture or a sound.")
     config = Config(
