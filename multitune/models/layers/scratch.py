@@ -23,7 +23,7 @@ from transformers import (
     Wav2Vec2FeatureExtractor,
     initialization,
 )
-from transformers.utils import ModelOutput
+from transformers.utils.generic import ModelOutput
 
 from multitune.core import catalog
 from multitune.core.errors import ModelError
@@ -91,6 +91,7 @@ class ScratchTower(PreTrainedModel):
     """A tower whose weights start at 1 / sqrt(fan-in), biases at zero, norms at one, embeddings standard normal."""
 
     _supports_sdpa = True
+    _no_split_modules = ["Block"]  # noqa: RUF012 (as Transformers declares it)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

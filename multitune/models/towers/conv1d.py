@@ -98,8 +98,7 @@ class SoundConvolutions(ScratchTower):
 
     config_class = Config
     main_input_name = "input_values"
-    input_modalities = ("audio",)
-    _no_split_modules = ("Block",)
+    input_modalities = "audio"
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)

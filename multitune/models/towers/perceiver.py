@@ -58,13 +58,12 @@ class Perceiver(ScratchTower):
 
     config_class = Config
     main_input_name = "pixel_values"
-    input_modalities = ("image",)
-    _no_split_modules = ("Block",)
+    input_modalities = "image"
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         if config.reads == "audio":
-            self.main_input_name, self.input_modalities = "input_values", ("audio",)
+            self.main_input_name, self.input_modalities = "input_values", "audio"
         width = config.hidden_size
         source = _source_width(config)
         self.latents = Table(config.num_latents, width)

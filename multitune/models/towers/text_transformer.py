@@ -9,6 +9,7 @@ Source: Devlin et al. 2019, arXiv:1810.04805, with norms before each step and po
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -36,6 +37,7 @@ class Config(PreTrainedConfig):
     num_hidden_layers: int = 4
     num_attention_heads: int = 4
     max_position_embeddings: int = 128
+    pad_token_id: int | None = 0
     dropout: float = 0.0
 
 
@@ -44,8 +46,7 @@ class TextTransformer(ScratchTower):
 
     config_class = Config
     main_input_name = "input_ids"
-    input_modalities = ("text",)
-    _no_split_modules = ("Block",)
+    input_modalities = "text"
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
@@ -84,7 +85,7 @@ def build(options: Options, reads: Sequence[str]) -> Blueprint:
         num_attention_heads=options.heads,
         max_position_embeddings=options.max_length,
         dropout=options.dropout,
-        pad_token_id=tokenizer.pad_token_id,
+        pad_token_id=cast("int", tokenizer.pad_token_id),
     )
     return Blueprint(TextTransformer, config, tokenizer)
 

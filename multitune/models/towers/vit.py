@@ -51,8 +51,7 @@ class VisionTransformer(ScratchTower):
 
     config_class = Config
     main_input_name = "pixel_values"
-    input_modalities = ("image",)
-    _no_split_modules = ("Block",)
+    input_modalities = "image"
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
