@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from logging import CRITICAL
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 
@@ -25,24 +24,32 @@ from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSpeechSeq2Seq,
     AutoProcessor,
     AutoTokenizer,
     PreTrainedModel,
 )
-from transformers.utils import logging
 
 from multitune.core import catalog
 from multitune.core.errors import ModelError
 from multitune.core.randomness import derive
 from multitune.models import signals, tokens
 from multitune.models.weights.judging import Dtype, Judge, Report, other_modality, refuse_broken_numbers, unreadable
+from multitune.models.weights.quietly import quiet
 from multitune.models.where import Provenance, Stored, check_folder, check_processor, import_own, locate, read_json
 
-Kind = Literal["backbone", "image_text_to_text", "causal_lm"]
+Kind = Literal["backbone", "image_text_to_text", "causal_lm", "text_to_text", "speech_to_text"]
 DTYPES: Mapping[str, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 Class: TypeAlias = Any  # an Auto class, or a PreTrainedModel class
 _Probe: TypeAlias = Callable[[PreTrainedModel], list[str]]
-_AUTO: Mapping[str, Class] = {"backbone": AutoModel, "image_text_to_text": AutoModelForImageTextToText, "causal_lm": AutoModelForCausalLM}
+_AUTO: Mapping[str, Class] = {
+    "backbone": AutoModel,
+    "image_text_to_text": AutoModelForImageTextToText,
+    "causal_lm": AutoModelForCausalLM,
+    "text_to_text": AutoModelForSeq2SeqLM,
+    "speech_to_text": AutoModelForSpeechSeq2Seq,
+}
 _PROCESSORS: Mapping[str, Class] = {"image": AutoImageProcessor, "audio": AutoFeatureExtractor, "text": AutoTokenizer, "any": AutoProcessor}
 
 
@@ -108,7 +115,7 @@ class Tower:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A whole model as it is, with the processor that joins its parts (a tokenizer for `causal_lm`)."""
+    """A whole model as it is, with the processor that joins its parts (a tokenizer where it reads text alone)."""
 
     module: PreTrainedModel
     processor: Any
@@ -195,10 +202,28 @@ def load_model(
     if place.folder is None:
         raise ModelError(where, f'"{pretrained}" is a tower plug-in.', "Name a folder or a hub id.")
     asked = _Asked(_AUTO[kind], place, weights, dtype, tuple(allow_new), where, None)
+    if kind == "causal_lm" and bool(_config(asked).is_encoder_decoder):
+        raise ModelError(where, f"{place.folder} is an encoder-decoder.", "Name it as model.pretrained, without lm.")
     module, report = _module(asked, probe=lambda _: [])
     beside = place.folder.parent / "processor" if place.origin == "artifact" and name == "model" else place.folder
-    processor = _processor(replace(place, folder=beside), "text" if kind == "causal_lm" else "any", None, where)
+    processor = _processor(replace(place, folder=beside), "text" if kind in ("causal_lm", "text_to_text") else "any", None, where)
     return LoadedModel(module, processor, place, report)
+
+
+def is_encoder_decoder(name: str, pretrained: str, weights: Weights) -> bool:
+    """Whether the config of a whole model says so; false for an artifact without a model of this name. No weights are read.
+
+    Raises: ModelError as `load_tower`.
+    """
+    where = "model.pretrained"
+    if weights.mode == "artifact":
+        place = Provenance("artifact", name, cast("Path", weights.folder) / name)
+    else:
+        place = locate(pretrained, where=where, read_weights=False)
+    if place.folder is None or not place.folder.is_dir():
+        return False
+    check_folder(place.folder, where=where, need_weights=False)
+    return bool(_config(_Asked(AutoModel, place, weights, "fp32", (), where, None)).is_encoder_decoder)
 
 
 def limit_of(module: PreTrainedModel, tokenizer: Any) -> int:
@@ -300,9 +325,12 @@ def _processor(place: Provenance, modality: str, blueprint: Blueprint | None, wh
     check_processor(folder, modality, where=where)
     with quiet():
         try:
-            return _PROCESSORS[modality].from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+            made = _PROCESSORS[modality].from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         except (OSError, ValueError, KeyError, ImportError, TypeError) as error:
             raise unreadable(where, folder, error) from None
+    if modality == "any" and "tokenizer" in vars(made):
+        check_processor(folder, "text", where=where)
+    return made
 
 
 def _tower_probe(asked: _Asked, pool: tokens.Pool, accepted: Sequence[str]) -> _Probe:
@@ -366,17 +394,3 @@ def _seeded(asked: _Asked) -> Generator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive(asked.weights.seed, "weights", asked.where))
         yield
-
-
-@contextmanager
-def quiet() -> Generator[None]:
-    """Transformers reports by log and progress bars what we report in full ourselves."""
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity(CRITICAL)
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()

@@ -179,12 +179,18 @@ class AudioSignal:
         return store.key(dict(self.describe()))
 
     def row(self, value: Sound) -> Row:
-        """Name -> float32 array of one row's features; what is shorter than a tenth of a second is filled with silence."""
+        """Name -> float32 array of one row's features; what is shorter than a tenth of a second is filled with silence.
+
+        `cut`: frames that did not fit into an extractor's fixed window.
+        """
         rate = int(self.extractor.sampling_rate)
         wave = value.wave if value.rate == rate else soxr.resample(value.wave, value.rate, rate)
         wave = np.pad(wave, (0, max(0, rate // 10 - len(wave))))
         made = self.extractor(wave, sampling_rate=rate, return_tensors="np")
-        return {"names": {str(name): np.asarray(array[0]) for name, array in made.items()}}
+        settings = self.extractor.to_dict()
+        over = len(wave) - int(settings.get("n_samples") or len(wave))
+        cut = -(-over // int(settings.get("hop_length") or 1)) if over > 0 else 0
+        return {"names": {str(name): np.asarray(array[0]) for name, array in made.items()}, "cut": cut}
 
     def batch(self, rows: Sequence[Row]) -> dict[str, Tensor]:
         """Stacked; where lengths differ, padded at the end with `share` and, if the tower reads it, `attention_mask`."""

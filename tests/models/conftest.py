@@ -65,7 +65,11 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
 @pytest.fixture(scope="session")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small CLIP folder with its processor."""
-    folder = tmp_path_factory.mktemp("clip")
+    return write_clip(tmp_path_factory.mktemp("clip"))
+
+
+def write_clip(folder: Path) -> Path:
+    """A small CLIP with its processor."""
     text = DRAWN | {"vocab_size": len(WORDS), "max_position_embeddings": 16, "eos_token_id": 3, "bos_token_id": 2, "pad_token_id": 0}
     sizes = {"text_config": text, "vision_config": DRAWN | {"image_size": 32, "patch_size": 16}, "projection_dim": 12}
     files = {"preprocessor_config.json": {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 32}, "crop_size": 32}}

@@ -2,8 +2,10 @@
 
 Composed: `towers` for the parts that are no plain text, a `connector` for each, and `lm`, a causal language model; the towers' tokens
 stand before the prompt. Without towers it is the language model alone. As it is: `pretrained`, a folder or hub id of a model that
-reads pictures and text through one processor, such as SmolVLM. `prompt` is a template over the text parts, such as
-`Question: {question} Answer:`; without one the text parts stand one a line. The loss is on the answer (a text) alone.
+reads pictures and text through one processor, such as SmolVLM, or of an encoder-decoder, which reads a text, a sound or a picture, such
+as T5, Whisper or BLIP. `prompt` is a template over the text parts, such as `Question: {question} Answer:`; without one the text parts
+stand one a line. An encoder of text reads it; beside a picture or a sound it stands before the answer. The loss is on the answer (a
+text) alone.
 """
 
 from __future__ import annotations
@@ -20,12 +22,15 @@ from multitune.core import catalog
 from multitune.core.errors import ModelError
 from multitune.core.protocols import Family, Needs
 from multitune.core.recipe import Component
+from multitune.data.decode import modality
 from multitune.models.encoders import load_joint, load_towers, made_new, preparer
 from multitune.models.families.generative.composed import Composed
+from multitune.models.families.generative.encoder_decoder import build_encoder_decoder
 from multitune.models.families.generative.preparing import LANGUAGE, ComposedPreparer, ends, room, wording
-from multitune.models.families.generative.prompt import prompt
+from multitune.models.families.generative.prompt import Prompt, prompt
+from multitune.models.families.generative.sides import sides, the_one
 from multitune.models.families.generative.whole import build_whole
-from multitune.models.load import LoadedModel, Tower, TowerSpec, Weights, load_model
+from multitune.models.load import Kind, LoadedModel, Tower, TowerSpec, Weights, is_encoder_decoder, load_model
 
 RESERVED = (LANGUAGE, "connector")
 
@@ -33,7 +38,8 @@ RESERVED = (LANGUAGE, "connector")
 class Options(catalog.Options):
     """towers: part -> tower. connector: from a tower's tokens to the language model. lm: a causal language model.
 
-    pretrained: instead of these, a whole model as it is. prompt: a template over the text parts.
+    pretrained: instead of these, a whole model as it is. prompt: a template over the text parts. begin: what an encoder-decoder's
+    answer starts with, instead of what its tokenizer puts there: `<|startoftranscript|><|zh|><|transcribe|><|notimestamps|>`, say.
     """
 
     towers: dict[str, TowerSpec] = Field(default_factory=dict)
@@ -41,6 +47,7 @@ class Options(catalog.Options):
     lm: TowerSpec | None = None
     pretrained: TowerSpec | None = None
     prompt: str = ""
+    begin: str = ""
 
     @model_validator(mode="after")
     def _one_or_the_other(self) -> Options:
@@ -48,6 +55,8 @@ class Options(catalog.Options):
             raise ValueError("give either lm (with towers) or pretrained")
         if self.pretrained is not None and self.towers:
             raise ValueError("pretrained is a whole model; it takes no towers")
+        if self.begin and self.pretrained is None:
+            raise ValueError("begin is for a whole model that is an encoder-decoder; write it into prompt")
         return self
 
 
@@ -61,8 +70,9 @@ def build(options: Options, needs: Needs, weights: Weights) -> Family:
     texts = tuple(name for name, need in needs.parts.items() if need.modality == "text" and name not in options.towers)
     media = {name: need.modality for name, need in needs.parts.items() if name not in texts}
     template = prompt(options.prompt, texts, where="model.prompt")
-    if options.pretrained is not None and media:
-        return cast("Family", build_whole(options.pretrained, template, answer, media, needs, weights))
+    whole = options.pretrained and _whole(options.pretrained, options.begin, template, answer, media, needs, weights)
+    if whole:
+        return whole
     spec = options.pretrained or cast("TowerSpec", options.lm)
     lm = _language_model(spec, weights)
     spoken = replace(needs, parts={name: need for name, need in needs.parts.items() if name in media}, answers={})
@@ -77,6 +87,32 @@ def build(options: Options, needs: Needs, weights: Weights) -> Family:
     return cast("Family", family.eval())
 
 
+def _whole(
+    spec: TowerSpec, begin: str, template: Prompt, answer: str, media: Mapping[str, str], needs: Needs, weights: Weights
+) -> Family | None:
+    """The model as it is, or None for a language model, which reads text alone."""
+    kinds = {part: modality(name).towers for part, name in media.items()}
+    two_sided = is_encoder_decoder("model", spec.pretrained, weights)
+    for part, towers in kinds.items():
+        if not {"image", *(["audio"] if two_sided else [])} & {*towers}:
+            found = f"a model as it is reads pictures and text, an encoder-decoder a sound too; this part is {media[part]}."
+            raise ModelError(f"data.parts.{part}", found, "Compose it: give lm, towers and a connector.")
+    if not media and not two_sided:
+        return None
+    reads = "text" if not media else "image" if all("image" in towers for towers in kinds.values()) else "audio"
+    loaded = _loaded("model", spec, _KINDS[reads], weights)
+    parts = sides(loaded.module, reads)
+    if parts is None:
+        if begin:
+            raise ModelError("model.begin", "this model is no encoder-decoder.", "Write it into prompt.")
+        return cast("Family", build_whole(loaded, template, answer, tuple(media), needs))
+    medium = the_one(tuple(media), reads) if media else ""
+    return cast("Family", build_encoder_decoder(loaded, parts, template, answer, medium, begin, needs))
+
+
+_KINDS: Mapping[str, Kind] = {"text": "text_to_text", "image": "image_text_to_text", "audio": "speech_to_text"}
+
+
 def _answer(needs: Needs) -> str:
     answers = {name: need.modality for name, need in needs.answers.items()}
     if list(answers.values()) != ["text"]:
@@ -89,9 +125,12 @@ def _answer(needs: Needs) -> str:
 def _language_model(spec: TowerSpec, weights: Weights) -> LoadedModel:
     if spec.options:
         raise ModelError("model.lm.options", "a language model takes none.", "Remove them.")
+    return _loaded(f"towers/{LANGUAGE}", spec, "causal_lm", weights)
+
+
+def _loaded(name: str, spec: TowerSpec, kind: Kind, weights: Weights) -> LoadedModel:
     random = spec.weights == "random"
-    name = f"towers/{LANGUAGE}"
-    return load_model(name, spec.pretrained, kind="causal_lm", weights=weights, allow_new=spec.allow_new, dtype=spec.dtype, random=random)
+    return load_model(name, spec.pretrained, kind=kind, weights=weights, allow_new=spec.allow_new, dtype=spec.dtype, random=random)
 
 
 def _towers(options: Options, spoken: Needs, weights: Weights) -> dict[str, Tower]:

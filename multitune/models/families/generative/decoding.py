@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -58,11 +58,13 @@ class _Chooser(LogitsProcessor):
         return scores
 
 
-def write(model: Any, inputs: Mapping[str, Tensor], ids: Sequence[str], *, generation: Generation, stop: Sequence[int]) -> list[Written]:
+def write(
+    generate: Callable[..., Any], inputs: Mapping[str, Any], ids: Sequence[str], *, generation: Generation, stop: Sequence[int]
+) -> list[Written]:
     """Continue each row until one of `stop` or `max_new_tokens`.
 
-    inputs: what the model's `generate` takes, padded on the left. Whatever else the folder's generation_config.json asks for
-    (a repetition penalty, say) holds.
+    inputs: what the model's `generate` takes, padded on the left; `decoder_input_ids`, else `input_ids`, is what it continues.
+    Whatever else the folder's generation_config.json asks for (a repetition penalty, say) holds.
     """
     chooser = _Chooser(ids, generation)
     config = GenerationConfig(
@@ -76,8 +78,9 @@ def write(model: Any, inputs: Mapping[str, Tensor], ids: Sequence[str], *, gener
         pad_token_id=stop[0],
         return_dict_in_generate=False,
     )
-    sequences = cast("Tensor", model.generate(**inputs, generation_config=config, logits_processor=LogitsProcessorList([chooser])))
-    prompt = inputs["input_ids"].shape[1] if "input_ids" in inputs else 0
+    sequences = cast("Tensor", generate(**inputs, generation_config=config, logits_processor=LogitsProcessorList([chooser])))
+    continued = next((inputs[name] for name in ("decoder_input_ids", "input_ids") if name in inputs), None)
+    prompt = 0 if continued is None else continued.shape[1]
     scores = torch.stack(chooser.log_probabilities, dim=1).tolist()
     return [_written(row, score, stop) for row, score in zip(sequences[:, prompt:].tolist(), scores, strict=True)]
 

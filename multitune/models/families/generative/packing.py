@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from multitune.models.families.generative.preparing import IGNORED
 
 
 @dataclass(frozen=True)
@@ -38,3 +40,26 @@ def pack(pieces: Sequence[tuple[Tensor, Tensor]]) -> Packed:
     mask = mask.gather(1, order)
     values = values.gather(1, order.unsqueeze(-1).expand_as(values)).masked_fill(~mask.unsqueeze(-1), 0)
     return Packed(torch.nn.functional.pad(values, (0, 0, 1, 0)), torch.nn.functional.pad(mask, (1, 0)))
+
+
+def told(inputs: Mapping[str, Tensor], answers: Tensor) -> dict[str, Tensor]:
+    """Prompt and answer in one row without holes, padded on the right: positions then need no words of ours.
+
+    inputs: `input_ids` and `attention_mask` (rows, tokens), with whatever else the model reads. answers (rows, tokens): -100 outside.
+    """
+    real = answers != IGNORED
+    mask = torch.cat([inputs["attention_mask"], real.to(inputs["attention_mask"].dtype)], 1)
+    order = (1 - mask).argsort(dim=1, stable=True)
+    made = dict(inputs) | {"attention_mask": mask.gather(1, order)}
+    length = inputs["input_ids"].shape
+    for name, tensor in inputs.items():
+        if tensor.shape == length and name != "attention_mask":
+            more = answers.clamp(min=0) if name == "input_ids" else torch.zeros_like(answers)
+            made[name] = torch.cat([tensor, more.to(tensor.dtype)], 1).gather(1, order)
+    return made
+
+
+def places(inputs: Mapping[str, Tensor], answers: Tensor) -> Tensor:
+    """int64 (rows, tokens): in rows as `told` gives them, which token's logits stand for each token of the answer."""
+    given = inputs["attention_mask"].sum(1) - (answers != IGNORED).sum(1)
+    return (given - 1).unsqueeze(1) + torch.arange(answers.shape[1], device=answers.device)
