@@ -138,7 +138,7 @@ def row(kind: str, place: int, said: str | None = "a red star", **texts: str) ->
     """A sample whose source is a text, a sound or a picture of its own."""
     random = generator("source", place)
     made: dict[str, Any] = {
-        "text": "what is number " + "0123456789"[place] * (place + 1) + "?",
+        "text": "what is number " + "0123456789"[place] * (3 * place + 1) + "?",
         "audio": Sound(random.normal(0, 0.3, 4000 + 900 * place).astype(np.float32), 16000),
         "image": random.integers(0, 255, (12 + place, 20, 3), dtype=np.uint8),
     }
