@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, cast
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -19,8 +20,10 @@ from multitune.models import tokens
 from multitune.models.anatomy import Anatomy, TowerInfo
 from multitune.models.load import Report, Weights
 from multitune.models.predictor import Forgetful, moved
-from multitune.models.replay.probing import probe_sample
+from multitune.models.replay import candidates, could_be, probe_sample
 from multitune.models.where import Provenance
+
+MADE_UP = 0.02
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class ModelOutline:
     """What a plan knows of a model.
 
     options: the family's, checked, defaults in place. unused: public names of parameters that no gradient reaches; they do not
-    move, whatever the tuning table says.
+    move, whatever the tuning table says. blueprint: the family on the meta device.
     """
 
     family: str
@@ -37,6 +40,7 @@ class ModelOutline:
     anatomy: Anatomy
     unused: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
+    blueprint: Any = field(default=None, repr=False, compare=False)
 
 
 def family_plugin(recipe: Recipe) -> catalog.Plugin:
@@ -71,7 +75,26 @@ def state(recipe: Recipe, needs: Needs) -> ModelOutline:
             values |= {f"model.{key}": value for key, value in _origin(source)}
         findings += _findings(name, source.report)
     options = plugin.options.model_dump(mode="json")
-    return ModelOutline(plugin.name, options, values, anatomy, tuple(silent), tuple(findings))
+    return ModelOutline(plugin.name, options, values, anatomy, tuple(silent), tuple(findings), family)
+
+
+def cuts(outline: ModelOutline, recipe: Recipe, moving: Collection[str]) -> dict[str, Value]:
+    """The highest cut of each tower that has one, proposed without weights; `moving`: public names of what moves at some step."""
+    if not could_be(outline.anatomy, moving):
+        return {}
+    family = tokens.runnable(outline.blueprint)
+    made_up = not next(family.parameters()).is_meta
+    row = family.preparer.prepare(probe_sample(family.needs, seed=recipe.seed), Forgetful())
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        for parameter in family.parameters() if made_up else ():
+            if parameter.is_floating_point():
+                parameter.normal_(0, MADE_UP)
+    try:
+        found = candidates(family, outline.anatomy, moving, row=row, batch_norm=recipe.train.batch_norm, kept=made_up)
+    except RuntimeError:  # some models read numbers on their way, which shapes alone do not have; training looks again, with weights
+        return {}
+    note = "proposed: nothing moves under it; proven at the start of train"
+    return {f"model.towers.{tower}.cut": Value(cut.name, "derived", "nothing", note) for tower, cut in found.highest().items()}
 
 
 def _stated(options: catalog.Options) -> dict[str, Any]:

@@ -92,6 +92,15 @@ def tuning_table(recipe: Recipe, anatomy: Anatomy) -> list[TuningRow]:
     return catalog.find("strategy", name, recipe.strategy.options, where="strategy").build().rows(anatomy)
 
 
+def moving_names(recipe: Recipe, anatomy: Anatomy, *, rows: int, unused: Collection[str] = ()) -> set[str]:
+    """Public names of the tensors that move at some step, and of those that adapters are put beside. rows: drawn in an epoch."""
+    total = _batches(recipe, rows).steps
+    table = tuning_table(recipe, anatomy)
+    moving = {name for name, row in resolve(table, anatomy).items() if row.rate > 0 and span(row, total)[0] < span(row, total)[1]}
+    beside = {name for row in table if row.insert is not None and row.rate > 0 for name in anatomy.match(row.pattern)}
+    return (moving - set(unused)) | beside
+
+
 def planned_table(plan: Plan) -> list[TuningRow]:
     """The tuning table that a plan states."""
     rows = [value.value for name, value in plan.values.items() if name.startswith("strategy.rows.")]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from multitune.core.protocols import Batch, Family
+from multitune.core.protocols import Batch
 from multitune.models.anatomy import Anatomy, TowerInfo
 from multitune.models.replay.modes import as_it_was, seeded, set_modes, take_gradients
 from multitune.models.replay.recording import Row, collated
@@ -80,13 +80,20 @@ def _places(tower: TowerInfo) -> Iterator[Cut]:
         yield Cut(f"{tower.path}{block.removeprefix(tower.name)}", block, tower.name)
 
 
+def could_be(anatomy: Anatomy, moving: Collection[str]) -> list[Cut]:
+    """The towers and blocks in which nothing moves, as far as names tell."""
+    names = set(moving)
+    paths = [path for path, name in anatomy.names.items() if name in names]
+    return [cut for cut in places(anatomy) if not any(path.startswith(f"{cut.path}.") for path in paths)]
+
+
 def candidates(
-    family: Family | Any, anatomy: Anatomy, moving: Collection[str], *, row: Row, batch_norm: BatchNorm = "eval", kept: bool = True
+    family: Any, anatomy: Anatomy, moving: Collection[str], *, row: Row, batch_norm: BatchNorm = "eval", kept: bool = True
 ) -> Candidates:
     """Every tower and block boundary under which nothing moves and nothing is random, found by running one prepared row.
 
     moving: public names of the tensors that move at some step. The family runs in the modes that training has, and stays as it was.
-    Buffers that a forward changes move too. kept: false where the numbers are made up, so that equal bits say nothing.
+    Buffers that a forward changes move too. kept: false on the meta device, where equal numbers say nothing: what draws is random.
     """
     batch = collated(family, [row])
     paths = {path for path, name in anatomy.names.items() if name in set(moving)}
@@ -95,8 +102,8 @@ def candidates(
         take_gradients(family, paths)
         set_modes(family, still=batch_norm == "eval")
         seen = _run(family, batch, asked, anatomy, seed=0)
-        again = _run(family, batch, asked, anatomy, seed=1, adversary=True) if any(look.drew for look in seen.values()) else seen
-    reasons = {cut: _reason(family, cut, paths, seen.get(cut.path), again.get(cut.path), kept) for cut in asked}
+        again = _run(family, batch, asked, anatomy, seed=1, adversary=True) if kept and any(look.drew for look in seen.values()) else {}
+    reasons = {cut: _reason(family, cut, paths, seen.get(cut.path), again.get(cut.path)) for cut in asked}
     return Candidates(
         tuple(cut for cut, reason in reasons.items() if not reason),
         tuple(Refusal(cut, reason) for cut, reason in reasons.items() if reason),
@@ -114,7 +121,7 @@ class _Look:
     changed: str = ""
 
 
-def _reason(family: nn.Module, cut: Cut, moving: Collection[str], look: _Look | None, again: _Look | None, kept: bool) -> str:
+def _reason(family: nn.Module, cut: Cut, moving: Collection[str], look: _Look | None, again: _Look | None) -> str:
     inside = sum(path.startswith(f"{cut.path}.") for path in moving)
     if look is None or look.calls != 1:
         return f"is called {look.calls if look else 0} times in a forward"
@@ -126,8 +133,10 @@ def _reason(family: nn.Module, cut: Cut, moving: Collection[str], look: _Look | 
         return f"the buffer {look.changed} under it moves"
     if not look.tensors:
         return "gives no tensor"
+    if not look.drew:
+        return ""
     same = again is not None and len(again.tensors) == len(look.tensors) and all(map(_same, look.tensors, again.tensors))
-    return "" if not look.drew or (same and kept) else "something under it is random"
+    return "" if same else "something under it is random"
 
 
 def _same(one: Tensor, other: Tensor) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Mapping
 from typing import Any
 
 from multitune.core import catalog
-from multitune.core.protocols import Family, Needs, Part, Sample
+from multitune.core.protocols import Needs, Part, Sample
 from multitune.models.predictor import Forgetful
 
 TRIED = 24
@@ -22,7 +22,7 @@ def probe_sample(needs: Needs, *, seed: int) -> Sample:
     return Sample("probe", parts)
 
 
-def probe_rows(family: Family | Any, count: int = 3) -> list[Mapping[str, Any]]:
+def probe_rows(family: Any, count: int = 3) -> list[Mapping[str, Any]]:
     """Prepared rows of as many different sizes as there are, at most `count`, filled up with rows of sizes seen before."""
     made: dict[int, Mapping[str, Any]] = {}
     sizes: dict[Hashable, int] = {}

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from multitune.core.protocols import Batch, Family
+from multitune.core.protocols import Batch
 from multitune.models import anatomy as anatomies
 from multitune.models.replay.cuts import Cut, Seam
 from multitune.models.replay.modes import as_it_was, seeded, take_gradients
@@ -55,7 +55,7 @@ class Proof:
         return f"{self.cut.name}: proven, at most {max(self.num_bytes):,} bytes a row, {self.joined:.1e} apart joined"
 
 
-def prove(family: Family | Any, cut: Cut, rows: Sequence[Row], *, moving: Collection[str]) -> Proof:
+def prove(family: Any, cut: Cut, rows: Sequence[Row], *, moving: Collection[str]) -> Proof:
     """Run prepared rows alone and joined, with and without replay at `cut`, and compare.
 
     moving: public names of the tensors whose gradients are compared. Same bits for a row alone; joined to 1e-5 of the standard deviation
@@ -72,7 +72,7 @@ def prove(family: Family | Any, cut: Cut, rows: Sequence[Row], *, moving: Collec
             proof = Proof(cut, equal=False, reason=f"its module {error}.", seam=None)
         except ERRORS as error:
             proof = Proof(cut, equal=False, reason=f"replay fails: {str(error).strip().splitlines()[:1]}", seam=None)
-    return Proof(**(vars(proof) | {"seconds": time.perf_counter() - started}))
+    return replace(proof, seconds=time.perf_counter() - started)
 
 
 def _proven(family: Any, cut: Cut, rows: Sequence[Row], names: Mapping[str, str]) -> Proof:
@@ -96,7 +96,7 @@ def _proven(family: Any, cut: Cut, rows: Sequence[Row], names: Mapping[str, str]
 
 
 def _watched(family: Any, batch: Batch, cut: Cut, names: Mapping[str, str]) -> tuple[Run, Watched]:
-    with watching(family, [cut.path]) as watched:
+    with watching(family, cut.path) as watched:
         made = run(family, batch, names)
     calls = watched.calls[cut.path]
     if calls != 1:

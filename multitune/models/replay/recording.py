@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Generator, Hashable, Mapping, Sequence
+from collections.abc import Generator, Hashable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from multitune.core.protocols import Batch, Family
+from multitune.core.protocols import Batch
 from multitune.models.predictor import GROUP_ROWS, moved
 from multitune.models.replay.modes import as_it_was, seeded
 from multitune.models.replay.trees import Shape, Tree
@@ -46,45 +46,36 @@ class Stored:
 
 @dataclass
 class Watched:
-    """What was seen in one forward: trees and number of calls by module path, and what had ended before a module began.
+    """What was seen in one forward: trees and number of calls by module path, and what had ended before the cut's module began.
 
-    before: path of a cut -> paths of the outermost modules that had run before it began.
+    before: paths of the modules that had run before the cut's module began.
     """
 
     trees: dict[str, Tree] = field(default_factory=dict)
     calls: Counter[str] = field(default_factory=Counter)
-    before: dict[str, list[str]] = field(default_factory=dict)
+    before: list[str] = field(default_factory=list)
 
 
 @contextmanager
-def watching(family: nn.Module, cuts: Collection[str], *, below: bool = True) -> Generator[Watched]:
-    """Keep what the modules at `cuts` give in the forwards run inside; with `below`, what came before each of them as well."""
-    watched, open_now = Watched(), list[str]()
-    ended: list[tuple[str, tuple[str, ...], Tree]] = []
+def watching(family: nn.Module, cut: str) -> Generator[Watched]:
+    """Keep what the module at `cut` gives in the forward run inside, and what the modules beside it and beside those around it give."""
+    around = {".".join(cut.split(".")[:depth]) for depth in range(cut.count(".") + 1)}
+    beside = [path for path, _ in family.named_modules() if path and path not in around and path.rpartition(".")[0] in around]
+    watched = Watched()
 
-    def begins(path: str) -> None:
-        if path in cuts:
-            around = tuple(open_now)
-            first = {name: (place, tree) for name, place, tree in ended if place == around[: len(place)]}
-            watched.before[path] = list(first)
-            watched.trees |= {name: tree for name, (_, tree) in first.items() if name not in cuts}
-        open_now.append(path)
+    def begins() -> None:
+        watched.before = [*watched.trees]
 
     def ends(path: str, output: Any) -> None:
-        open_now.remove(path)
         watched.calls[path] += 1
-        if path in cuts:
-            watched.trees[path] = Tree.of(output).copied()  # what lies above may write into it
-        elif below:
-            ended.append((path, tuple(open_now), Tree.of(output)))
+        tree = Tree.of(output)
+        watched.trees[path] = tree.copied() if path == cut else tree  # what lies above the cut may write into it
 
     with ExitStack() as hooks:
-        for path, module in family.named_modules():
-            if path and (below or path in cuts):
-                before = module.register_forward_pre_hook(lambda *_, path=path: begins(path))
-                after = module.register_forward_hook(lambda *given, path=path: ends(path, given[-1]))
-                hooks.callback(before.remove)
-                hooks.callback(after.remove)
+        hooks.callback(family.get_submodule(cut).register_forward_pre_hook(lambda *_: begins()).remove)
+        for path in beside:
+            hook = family.get_submodule(path).register_forward_hook(lambda *given, path=path: ends(path, given[-1]))
+            hooks.callback(hook.remove)
         yield watched
 
 
@@ -93,13 +84,13 @@ def device_of(family: nn.Module) -> torch.device:
     return next((parameter.device for parameter in family.parameters()), torch.device("cpu"))
 
 
-def collated(family: Family | Any, rows: Sequence[Row]) -> Batch:
+def collated(family: Any, rows: Sequence[Row]) -> Batch:
     """A batch of prepared rows, on the family's device."""
     return moved(family.preparer.collate(rows), device_of(family))
 
 
 @torch.no_grad()
-def encode_rows(family: Family | Any, seam: Seam, rows: Sequence[Row], *, group_rows: int = GROUP_ROWS) -> list[Stored | None]:
+def encode_rows(family: Any, seam: Seam, rows: Sequence[Row], *, group_rows: int = GROUP_ROWS) -> list[Stored | None]:
     """What each prepared row leaves at a cut, in the order of the rows; None where the cut's module has nothing to do for it.
 
     Rows run in groups of `group_rows` that pad each other in no way; the last group of a shape is filled by repetition. So a row's bits

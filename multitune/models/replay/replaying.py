@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from multitune.core.protocols import Batch, Family
+from multitune.core.protocols import Batch
 from multitune.models.replay.cuts import Seam
 from multitune.models.replay.recording import Stored, device_of
 from multitune.models.replay.trees import Shape, blank, empty, join, joined_shape, rebuilt
 
 
 @contextmanager
-def replay(family: Family | Any, seam: Seam, rows: Sequence[Stored | None]) -> Generator[None]:
+def replay(family: Any, seam: Seam, rows: Sequence[Stored | None]) -> Generator[None]:
     """Forwards inside must be of a batch of exactly these rows, in this order; give them `blanked(batch, seam)`.
 
     The module at the cut gives what the rows stored, each in its place and padded as the batch pads it. Modules that only feed it are
@@ -28,11 +28,11 @@ def replay(family: Family | Any, seam: Seam, rows: Sequence[Stored | None]) -> G
     there = [row for row in rows if row is not None]
     device = device_of(family)
     with ExitStack() as stack:
-        stack.enter_context(_giving(family.get_submodule(seam.cut.path), lambda: tree_of(seam, there, device)))
+        stack.enter_context(giving(family.get_submodule(seam.cut.path), lambda: tree_of(seam, there, device)))
         for path, layout in seam.below.items():
             shapes = layout.joined_shapes([row.below[path] for row in there]) if there else []
             if there:
-                stack.enter_context(_giving(family.get_submodule(path), functools.partial(_blanks, layout, shapes, device)))
+                stack.enter_context(giving(family.get_submodule(path), functools.partial(_blanks, layout, shapes, device)))
         yield
 
 
@@ -74,8 +74,8 @@ def _blanks(layout: Any, shapes: Sequence[Shape], device: torch.device) -> Any:
 
 
 @contextmanager
-def _giving(module: nn.Module, give: Callable[[], Any]) -> Generator[None]:
-    """The module's forward gives this instead; its signature stays."""
+def giving(module: nn.Module, give: Callable[[], Any]) -> Generator[None]:
+    """Inside, the module's forward gives this instead; its signature stays."""
     own = vars(module).get("forward")
     module.forward = functools.wraps(module.forward)(lambda *_args, **_more: give())
     try:

@@ -14,7 +14,7 @@ from multitune.core.protocols import Batch
 from multitune.models.replay.cuts import Cut, Seam
 from multitune.models.replay.modes import seeded
 from multitune.models.replay.recording import Watched, stored
-from multitune.models.replay.replaying import blanked, emptied, replay
+from multitune.models.replay.replaying import blanked, emptied, giving, replay
 from multitune.models.replay.trees import Layout, Unlike, classify, flatten, rebuilt
 
 ERRORS = (RuntimeError, TypeError, ValueError, KeyError, IndexError, AttributeError, AssertionError)
@@ -42,7 +42,7 @@ def survey(family: Any, cut: Cut, alone: Sequence[Watched], joined: Watched, bat
 def _below(cut: Cut, alone: Sequence[Watched], joined: Watched) -> dict[str, Layout]:
     """The modules that end before the cut's begins, each called once, with the layouts of what they give."""
     found: dict[str, Layout] = {}
-    for path in joined.before[cut.path]:
+    for path in joined.before:
         if all(watched.calls[path] == 1 and path in watched.trees for watched in (*alone, joined)):
             try:
                 found[path] = classify([watched.trees[path] for watched in alone], joined.trees[path])
@@ -84,8 +84,7 @@ def _read(family: Any, seam: Seam, watched: Watched, batch: Batch) -> _Read:
 
     inputs = {part: {name: tracked("input", (part, name), [t])[0] for name, t in names.items()} for part, names in batch.inputs.items()}
     with ExitStack() as stack, torch.enable_grad(), seeded("survey"):
-        cut = family.get_submodule(seam.cut.path)
-        stack.callback(cut.register_forward_hook(lambda *_: put_in("tensor", 0, tree.template, tree.tensors)).remove)
+        stack.enter_context(giving(family.get_submodule(seam.cut.path), lambda: put_in("tensor", 0, tree.template, tree.tensors)))
         for path in seam.below:
             hook = family.get_submodule(path).register_forward_hook(lambda *given, path=path: put_in("module", path, *flatten(given[-1])))
             stack.callback(hook.remove)

@@ -130,7 +130,7 @@ def test_rows_without_the_part_have_nothing_under_the_cut(folders: Folders) -> N
     seam = proven(made, Cut("tower.x", "x", "x")).seam
     assert seam is not None
     whole = probe_rows(made, 2)
-    rows = [whole[0], whole[0] | {"parts": {}}, whole[1]]
+    rows = [whole[0], dict(whole[0]) | {"parts": {}}, whole[1]]
     kept = encode_rows(made, seam, rows)
     assert [row is None for row in kept] == [False, True, False]
     batch = collated(made, rows)

@@ -52,7 +52,7 @@ def test_rows_flattened_into_one_axis_of_tokens_keep_their_offsets() -> None:
     alone = rows(*[(length, 4) for length in LENGTHS])
     found = layout(alone, torch.cat(alone))
     assert found.leaves[0].kind == "token"
-    others = rows((4, 4), (1, 4))
+    others = rows((4, 4), (1, 4), (2, 4))
     assert torch.equal(found.joined([[tensor] for tensor in others])[0], torch.cat(others))
 
 
