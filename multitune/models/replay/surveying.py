@@ -36,7 +36,7 @@ def survey(family: Any, cut: Cut, alone: Sequence[Watched], joined: Watched, bat
     below = {path: inner for path, inner in seam.below.items() if path not in read.modules}
     inputs = [(part, name) for part, names in together.inputs.items() for name in names]
     seam = Seam(cut, replace(layout, leaves=leaves), shapes, below)
-    return _with_silent_inputs(family, seam, alone[longest], batches[longest], [at for at in inputs if at not in read.inputs])
+    return _with_silent_inputs(family, seam, alone, together, [at for at in inputs if at not in read.inputs])
 
 
 def _below(cut: Cut, alone: Sequence[Watched], joined: Watched) -> dict[str, Layout]:
@@ -108,13 +108,13 @@ def _note(read: _Read, kind: str, at: Any, place: int) -> None:
 
 
 @torch.no_grad()
-def _with_silent_inputs(family: Any, seam: Seam, watched: Watched, batch: Batch, inputs: Sequence[tuple[str, str]]) -> Seam:
+def _with_silent_inputs(family: Any, seam: Seam, alone: Sequence[Watched], batch: Batch, inputs: Sequence[tuple[str, str]]) -> Seam:
     """The seam with those of the inputs that only feed it: whatever they are, the outputs under replay are the same."""
-    row = stored(seam, watched.trees[seam.cut.path].tensors, {path: watched.trees[path].shapes for path in seam.below})
+    rows = [stored(seam, seen.trees[seam.cut.path].tensors, {path: seen.trees[path].shapes for path in seam.below}) for seen in alone]
 
     def outputs(given: Mapping[tuple[str, str], Tensor]) -> list[Tensor] | None:
         changed = {part: {name: given.get((part, name), tensor) for name, tensor in names.items()} for part, names in batch.inputs.items()}
-        with replay(family, seam, [row]), seeded("survey"):
+        with replay(family, seam, rows), seeded("survey"):
             try:
                 made = family(blanked(replace(batch, inputs=changed), seam))
             except ERRORS:
