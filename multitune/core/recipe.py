@@ -20,6 +20,9 @@ from multitune.core.store import canonical
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 24
 Missing = Literal["drop", "mask", "refuse"]
+RESERVED = ("id", "cause")
+# What binds speed, or how much may be lost before a run stops: it may be changed when a run goes on.
+CHANGEABLE = {"train": ("workers", "prefetch", "checkpoint_every", "keep"), "data": ("max_loss",)}
 
 
 class Strict(BaseModel):
@@ -45,7 +48,7 @@ class Component(Strict):
             return {"name": value}
         if isinstance(value, Mapping) and set(value) != {"name", "options"}:
             rest = {str(k): v for k, v in value.items() if k != "name"}
-            return {"name": value.get("name", "auto"), "options": rest}
+            return {"name": value.get("name", "auto")} | ({"options": rest} if rest else {})
         return value
 
 
@@ -102,12 +105,21 @@ class DataSpec(Strict):
     source: Component | None = None
     mix: tuple[MixEntry, ...] = ()
     join: JoinSpec | None = None
-    parts: dict[str, PartSpec]
+    parts: dict[str, PartSpec] = Field(min_length=1)
     answers: tuple[str, ...] = ()
     split: SplitSpec = SplitSpec()
     missing: Missing = "refuse"
     max_loss: float = Field(default=0.01, ge=0, le=1, description="share of rows that may be quarantined before the run stops")
     limit: int = Field(default=0, ge=0, description="use only the first rows of the train split by hash order; 0: all")
+
+    @field_validator("parts")
+    @classmethod
+    def _are_names(cls, value: dict[str, PartSpec]) -> dict[str, PartSpec]:
+        for name in value:
+            if not re.fullmatch(r"[^\W\d][\w-]{0,63}", name) or name in RESERVED:
+                found = "is kept for the row itself" if name in RESERVED else "is no name of a part"
+                raise ValueError(f'"{name}" {found}; letters, digits, hyphens and underscores make one, at most 64, a letter first')
+        return value
 
     @model_validator(mode="after")
     def _hangs_together(self) -> DataSpec:
@@ -224,8 +236,12 @@ class Recipe(Strict):
         return self.model_dump(mode="json", exclude_unset=True, fallback=_plain)
 
     def request_hash(self) -> str:
-        """The sha256 (hex) of the request."""
-        return hashlib.sha256(canonical(self.request()).encode()).hexdigest()
+        """The sha256 (hex) of the request, without what may be changed when a run goes on."""
+        asked = self.request()
+        for section, names in CHANGEABLE.items():
+            if section in asked:
+                asked[section] = {name: value for name, value in asked[section].items() if name not in names}
+        return hashlib.sha256(canonical({name: value for name, value in asked.items() if value != {}}).encode()).hexdigest()
 
 
 def step_or_share(value: int | str) -> int | str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from multitune.core.finding import Finding
+from multitune.core.rundir import write_atomic
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,10 @@ class Result:
     findings: tuple[Finding, ...] = ()
     paths: Mapping[str, Path] = field(default_factory=dict)
     text: str = ""
+
+    def kept(self, path: Path) -> Result:
+        """The same, its text written to a file whole."""
+        return replace(self, paths={**self.paths, "text": write_atomic(path, (self.text + "\n").encode("utf-8"))})
 
     def json_line(self) -> str:
         """One line of JSON with `ok`, `figures`, `findings` and `paths`; a figure that is not finite stands as null."""

@@ -99,21 +99,32 @@ def _claim(path: Path, request: Mapping[str, Any], request_hash: str) -> None:
             lines = list(differences(old, request))[:8]
             shown = "; ".join(lines) or "the data in memory"
             raise RunError(str(path), f"belongs to another request: {shown}.", "Choose another with --run, or --fresh to move it aside.")
-        return
-    others = [entry.name for entry in path.iterdir() if not entry.name.startswith(".")]
-    if others:
-        raise RunError(str(path), f"is not a run folder (it holds {sorted(others)[0]}).", "Choose an empty or new folder with --run.")
+        if old == request:
+            return
+    else:
+        _refuse_foreign(path)
     text = json.dumps({"form": FORM, "hash": request_hash, "request": request}, indent=1, ensure_ascii=False)
     write_atomic(stamp, text.encode("utf-8"))
 
 
+def _refuse_foreign(path: Path) -> None:
+    others = sorted(entry.name for entry in path.iterdir() if entry.name != ".lock")
+    if others:
+        raise RunError(str(path), f"is not a run folder (it holds {others[0]}).", "Choose an empty or new folder with --run.")
+
+
 def _move_aside(path: Path) -> None:
-    """Move what the folder holds into `<folder>.old-N`, the lock excepted; nothing is deleted."""
+    """Move what a run's folder holds into `<folder>.old-N`, the lock excepted; nothing is deleted.
+
+    Raises: RunError for a folder that holds something and is no run's.
+    """
     entries = [entry for entry in path.iterdir() if entry.name != ".lock"]
     if not entries:
         return
-    number = 1
-    while (aside := path.with_name(f"{path.name}.old-{number}")).exists():
+    if not (path / "request.json").is_file():
+        _refuse_foreign(path)
+    number, whole = 1, path.resolve()
+    while (aside := whole.with_name(f"{whole.name}.old-{number}")).exists():
         number += 1
     aside.mkdir()
     for entry in entries:

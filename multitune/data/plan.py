@@ -119,7 +119,7 @@ def state(recipe: Recipe, outline: Outline) -> dict[str, Value]:
         values["data.dropped"] = Value({part or "every part": count for part, count in outline.dropped.items()}, "derived")
     if outline.masked:
         values["data.masked"] = Value(dict(outline.masked), "derived")
-    values["data.max_loss"] = Value(spec.max_loss, _origin(spec, "max_loss"))
+    values["data.max_loss"] = Value(spec.max_loss, _origin(spec, "max_loss"), "speed")
     if spec.limit:
         values["data.limit"] = Value(spec.limit, "recipe")
     return values

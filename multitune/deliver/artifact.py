@@ -32,6 +32,7 @@ from multitune.deliver import golden as goldens
 from multitune.deliver import sealing
 from multitune.deliver.adapters import load_adapters, save_adapters
 from multitune.deliver.model_card import model_card
+from multitune.deliver.sealing import SEAL
 from multitune.models.contract import contract
 from multitune.models.load import Weights
 from multitune.models.plan import family_plugin
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from multitune.tuning.scope import Scope
 
 FORM = 1
-SEAL = "artifact.json"
 
 
 class Asked(Strict):

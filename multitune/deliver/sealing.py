@@ -16,6 +16,7 @@ from multitune.core.errors import ArtifactError
 from multitune.core.rundir import sync_folder
 from multitune.core.store import hash_file, key
 
+SEAL = "artifact.json"
 MAX_SEAL = 64 << 20
 COPY_AGAIN = "Copy the artifact again, or train it again."
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npy", ".npz", ".joblib", ".h5", ".keras", ".msgpack")

@@ -28,11 +28,14 @@ class Options(catalog.Options):
         default=(), description="with --recipe: key=value, such as data.source.path=x", json_schema_extra=catalog.POSITIONAL
     )
     recipe: Path | None = Field(default=None, description="a YAML file: how the model matches its data")
+    run: Path | None = Field(default=None, description="also write what is shown into this folder")
+    fresh: bool = Field(default=False, description="no effect here; taken so that the same flags fit every verb")
 
 
 def build(options: Options) -> Result:
     """The portrait of a model."""
-    return inspect(options.model, recipe=options.recipe, overrides=options.overrides)
+    made = inspect(options.model, recipe=options.recipe, overrides=options.overrides)
+    return made if options.run is None else made.kept(options.run / "model.txt")
 
 
 def inspect(model: str, *, recipe: Path | str | None = None, overrides: Sequence[str] = ()) -> Result:

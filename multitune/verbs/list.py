@@ -7,6 +7,7 @@ its options, their types, defaults and meanings.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from pydantic import Field
 
@@ -20,6 +21,8 @@ class Options(catalog.Options):
     """What to list."""
 
     kind: str = Field(default="", description="source, modality, tower, family, loss ...", json_schema_extra=catalog.POSITIONAL)
+    run: Path | None = Field(default=None, description="also write what is shown into this folder")
+    fresh: bool = Field(default=False, description="no effect here; taken so that the same flags fit every verb")
 
 
 def build(options: Options) -> Result:
@@ -30,7 +33,8 @@ def build(options: Options) -> Result:
         known = one_of(catalog.KINDS)
         raise PluginError("list", f'"{unknown[0]}" is no kind; there are {known}.', did_you_mean(unknown[0], list(catalog.KINDS)))
     lines = [line for kind in kinds for line in _kind_lines(kind, detailed=bool(options.kind))]
-    return Result(ok=True, figures={kind: float(len(catalog.names(kind))) for kind in kinds}, text="\n".join(lines))
+    made = Result(ok=True, figures={kind: float(len(catalog.names(kind))) for kind in kinds}, text="\n".join(lines))
+    return made if options.run is None else made.kept(options.run / "list.txt")
 
 
 def _kind_lines(kind: str, *, detailed: bool) -> Iterator[str]:

@@ -34,13 +34,13 @@ class Options(catalog.Options):
     recipe: Path = Field(description="a YAML file", json_schema_extra={"positional": True, "metavar": "RECIPE"})
     overrides: tuple[str, ...] = Field(default=(), description="key=value, such as train.lr=3e-5", json_schema_extra=catalog.POSITIONAL)
     prove: bool = Field(default=False, description="load the weights and prove the plan on one micro-batch")
-    run: Path | None = Field(default=None, description="also write plan.json and plan.txt into this folder")
-    fresh: bool = Field(default=False, description="no effect here; taken so that the same flags fit every verb")
+    run: Path | None = Field(default=None, description="also keep the plan in this run's folder, where train will obey it")
+    fresh: bool = Field(default=False, description="with --run: move what the folder holds aside")
 
 
 def build(options: Options) -> Result:
     """The plan of a recipe file."""
-    return plan(options.recipe, overrides=options.overrides, prove=options.prove, folder=options.run)
+    return plan(options.recipe, overrides=options.overrides, prove=options.prove, folder=options.run, fresh=options.fresh)
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,16 @@ def as_recipe(recipe: Recipe | Mapping[str, Any] | Path | str, overrides: Sequen
 
 
 def plan(
-    recipe: Recipe | Mapping[str, Any] | Path | str, *, overrides: Sequence[str] = (), prove: bool = False, folder: Path | None = None
+    recipe: Recipe | Mapping[str, Any] | Path | str,
+    *,
+    overrides: Sequence[str] = (),
+    prove: bool = False,
+    folder: Path | None = None,
+    fresh: bool = False,
 ) -> Result:
     """What a recipe will do; figures: rows, steps, parameters and how many of them move."""
-    planned = make_plan(as_recipe(recipe, overrides), Ledger())
+    asked = as_recipe(recipe, overrides)
+    planned = make_plan(asked, Ledger())
     findings, figures = list(planned.plan.findings), _figures(planned.plan)
     text = planned.plan.text()
     if prove:
@@ -77,11 +83,12 @@ def plan(
         text += "\n" + proof.text
     paths: dict[str, Path] = {}
     if folder is not None:
-        from multitune.core.rundir import RunDir
+        from multitune.core.rundir import open_run
+        from multitune.verbs.train import keep_plan
 
-        folder.mkdir(parents=True, exist_ok=True)
-        run = RunDir(folder, None)
-        paths = {"plan": run.write_json("plan.json", planned.plan.to_json()), "text": run.write_text("plan.txt", planned.plan.text())}
+        with open_run(request=asked.request(), request_hash=asked.request_hash(), name=asked.name, folder=folder, fresh=fresh) as run:
+            keep_plan(planned.plan, run)
+            paths = {"plan": run.folder / "plan.json", "text": run.folder / "plan.txt"}
     ok = all(finding.severity != Severity.ERROR for finding in findings)
     return Result(ok=ok, figures=figures, findings=tuple(findings), paths=paths, text=text)
 

@@ -6,6 +6,7 @@ heavy is imported, so a second run in it is refused at once.
 
 from __future__ import annotations
 
+import io
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,9 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
+from ruamel.yaml import YAML
 
 from multitune.core import catalog
-from multitune.core.errors import RunError
+from multitune.core.errors import ArtifactError, RunError
 from multitune.core.finding import Finding, Severity
 from multitune.core.ledger import Ledger
 from multitune.core.plan import Plan, from_json
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
 GOLDEN = 4
 REHEARSED = 16
+THREADS = "train.threads"
 
 
 class Options(catalog.Options):
@@ -69,9 +72,10 @@ def train(
         return _run(asked, RunDir(where, None), started, rank=rank)
     with open_run(request=asked.request(), request_hash=asked.request_hash(), name=asked.name, folder=folder, fresh=fresh) as locked:
         done = locked.read_json("result.json")
-        if done is not None:
+        broken = () if done is None else _broken(locked)
+        if done is not None and not broken:
             return _answer(done, locked)
-        return _run(asked, locked, started, rank=0)
+        return _run(asked, locked, started, rank=0, told=broken)
 
 
 @dataclass(frozen=True)
@@ -117,16 +121,16 @@ class Line:
         return reached(self.family, self.loss, self.scope, batch)
 
 
-def _run(recipe: Recipe, run: RunDir, started: float, *, rank: int) -> Result:
+def _run(recipe: Recipe, run: RunDir, started: float, *, rank: int, told: tuple[Finding, ...] = ()) -> Result:
     from multitune.data.loader import shared_memo
     from multitune.deliver.artifact import save
     from multitune.models.predictor import Predictor
     from multitune.tuning.engines.accelerate import processes
 
     ledger = Ledger(run.folder / "ledger" if rank == 0 else None)
-    planned = make_plan(recipe, ledger)
+    planned = _on_this_machine(make_plan(recipe, ledger), run)
     if rank == 0:
-        _keep_plan(planned.plan, run)
+        keep_plan(planned.plan, run)
     line = Line.start(planned, ledger=ledger, world=processes(planned.plan["train.device"]).world, rank=rank)
     judge, examples = evaluator(planned, ledger), planned.data.examples
 
@@ -164,7 +168,8 @@ def _run(recipe: Recipe, run: RunDir, started: float, *, rank: int) -> Result:
     ledger.seal("end")
     figures = {**outcome.figures, **report.figures, "steps": float(outcome.step), "seconds": time.perf_counter() - started}
     figures |= {"parameters_moved": float(line.scope.parameters_moved), **{f"rows_{fate}": float(n) for fate, n in ledger.counts().items()}}
-    return _told(run, artifact.folder, figures, (*planned.plan.findings, *outcome.findings, *report.findings), report, outcome.summary)
+    findings = (*told, *planned.plan.findings, *outcome.findings, *report.findings)
+    return _told(run, artifact.folder, figures, findings, report, outcome.summary)
 
 
 def _told(run: RunDir, artifact: Path, figures: Mapping[str, float], findings: tuple[Finding, ...], report: Report, summary: str) -> Result:
@@ -218,7 +223,17 @@ def _untuned(recipe: Recipe, run: RunDir, measure: Callable[[], Mapping[str, flo
     return kept
 
 
-def _keep_plan(plan: Plan, run: RunDir) -> None:
+def _on_this_machine(planned: Planned, run: RunDir) -> Planned:
+    """The plan with the compute threads that a run began with, so that it goes on to the same bits on a machine with other cores."""
+    kept = run.read_json("plan.json")
+    before = from_json(kept).values.get(THREADS) if kept is not None else None
+    now = planned.plan.values[THREADS]
+    if before is None or {before.origin, now.origin} != {"machine"}:
+        return planned
+    return replace(planned, plan=replace(planned.plan, values={**planned.plan.values, THREADS: before}))
+
+
+def keep_plan(plan: Plan, run: RunDir) -> None:
     """Write the plan before anything is spent; on resume, refuse one that would change the result.
 
     Raises: RunError with the values that differ.
@@ -233,6 +248,28 @@ def _keep_plan(plan: Plan, run: RunDir) -> None:
             raise RunError(str(run.folder), f"its plan no longer holds: {shown}.", "Undo the change, or start anew with --fresh.")
     run.write_json("plan.json", plan.to_json())
     run.write_text("plan.txt", plan.text())
+    run.write_text("recipe.yaml", _yaml(plan.request))
+
+
+def _broken(run: RunDir) -> tuple[Finding, ...]:
+    """Why the artifact of a finished run does not verify; it is then made anew from the run's last checkpoint."""
+    from multitune.deliver import sealing
+
+    try:
+        sealing.opened(run.folder / "artifact", sealing.SEAL)
+    except ArtifactError as error:
+        remedy = "It was made anew from the run's checkpoints."
+        return (Finding("artifact-rebuilt", Severity.WARNING, error.where, error.found, remedy),)
+    return ()
+
+
+def _yaml(request: Mapping[str, Any]) -> str:
+    """A request as a recipe file that `read_recipe` takes, overrides in their places."""
+    text = io.StringIO()
+    writer = YAML(typ="safe", pure=True)
+    writer.default_flow_style, writer.width, writer.sort_base_mapping_type_on_output = None, 120, False
+    writer.dump(dict(request), text)
+    return text.getvalue()
 
 
 def _answer(done: Mapping[str, Any], run: RunDir) -> Result:

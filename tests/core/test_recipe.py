@@ -109,3 +109,25 @@ def test_differences_name_every_changed_value() -> None:
 @pytest.mark.parametrize(("value", "steps"), [(7, 7), ("50%", 5), ("0%", 0), ("100%", 10)])
 def test_steps_are_a_count_or_a_share(value: int | str, steps: int) -> None:
     assert steps_of(value, total=10) == steps
+
+
+@pytest.mark.parametrize("name", ["/tmp/elsewhere", "../up", "a.b", "a/b", "", "1st", "id", "cause", "a" * 65, "two words"])
+def test_a_part_is_called_by_a_name_and_not_by_a_path(name: str) -> None:
+    with pytest.raises(RecipeError, match="part"):
+        make_recipe({"name": "x", "task": "classification", "data": {"source": "digits", "parts": {name: "image"}}})
+
+
+def test_a_part_may_be_called_by_a_name_in_any_script() -> None:
+    made = make_recipe(
+        {"name": "x", "task": "classification", "data": {"source": "digits", "parts": {"图片": "image", "left-camera_2": "image"}}}
+    )
+    assert list(made.data.parts) == ["图片", "left-camera_2"]
+
+
+def test_what_binds_speed_may_change_when_a_run_goes_on_and_nothing_else() -> None:
+    def hashed(**train: object) -> str:
+        data = {"source": "digits", "parts": {"image": "image"}, "max_loss": train.pop("max_loss", 0.01)}
+        return make_recipe({"name": "x", "task": "classification", "data": data, "train": train}).request_hash()
+
+    assert len({hashed(), hashed(workers=1), hashed(prefetch=3), hashed(checkpoint_every=7, keep=4), hashed(max_loss=0.2)}) == 1
+    assert len({hashed(), hashed(lr=1e-3), hashed(threads=1), hashed(evaluate_every=7)}) == 4

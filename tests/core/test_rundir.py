@@ -78,3 +78,23 @@ def test_an_atomic_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
         write_atomic(path, "text")  # type: ignore[arg-type]
     assert path.read_bytes() == b"old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_fresh_does_not_touch_a_folder_that_is_no_run(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(RunError, match=r"thesis\.txt"):
+        opened(tmp_path, fresh=True)
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
+
+
+def test_fresh_moves_a_run_aside_from_within_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened(tmp_path / "run").close()
+    monkeypatch.chdir(tmp_path / "run")
+    opened(Path(), fresh=True).close()
+    assert (tmp_path / "run.old-1" / "request.json").is_file()
+
+
+def test_a_hidden_file_makes_a_folder_no_run(tmp_path: Path) -> None:
+    (tmp_path / ".git").mkdir()
+    with pytest.raises(RunError, match=r"\.git"):
+        opened(tmp_path)

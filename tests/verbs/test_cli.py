@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+import multitune
+from multitune.core import catalog
+from multitune.core.errors import PluginError
+
 
 def run(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "multitune", *words], capture_output=True, text=True, timeout=120, cwd=cwd, check=False)
@@ -68,3 +72,18 @@ def test_a_mistake_is_told_in_json_too(tmp_path: Path) -> None:
     told = json.loads(shown.stdout.splitlines()[-1])
     assert told["ok"] is False
     assert "no such file" in told["findings"][0]["message"]
+
+
+def test_every_verb_takes_json_run_and_fresh_and_python_has_it() -> None:
+    for verb in catalog.names("verb"):
+        fields = catalog.load("verb", verb).Options.model_fields
+        assert {"run", "fresh"} <= set(fields), verb
+        assert callable(getattr(multitune, verb.replace("-", "_"))), verb
+
+
+def test_a_verb_called_by_its_options_gives_its_result_and_names_a_wrong_option(tmp_path: Path) -> None:
+    listed = multitune.list(kind="source", run=tmp_path)
+    assert "digits" in (tmp_path / "list.txt").read_text("utf-8")
+    assert listed.figures["source"] >= 6
+    with pytest.raises(PluginError, match="kindd"):
+        multitune.list(kindd="source")
