@@ -50,6 +50,8 @@ def _tower(tower: TowerPortrait) -> Iterator[str]:
         rows["shapes"] = f"not tried: {tower.untried}"
     else:
         rows |= {"in": ", ".join(f"{name} {_shape(shape)}" for name, shape in tower.given.items()), "out": f"tokens {_shape(tower.gives)}"}
+    rows["cuts"] = "the tower as a whole" + (f", and each of its {len(tower.blocks)} blocks" if tower.blocks else "")
+    rows["cuts"] += "; one is proven before it is used (plan --prove)"
     rows["blocks"] = str(len(tower.blocks)) if tower.blocks else "none found"
     yield from _table(rows)
     for _, alike in groupby(tower.blocks, key=lambda block: (block.num_parameters, block.shape, block.path.rpartition(".")[0])):
