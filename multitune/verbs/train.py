@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from multitune.measure.report import Report
     from multitune.models.anatomy import Anatomy
     from multitune.models.predictor import Predictor
+    from multitune.models.replay import Settled
     from multitune.tuning.scope import Scope
 
 GOLDEN = 4
@@ -114,6 +115,13 @@ class Line:
         loader = Loader.of(planned.data.examples["train"], family.preparer, recipe=recipe, plan=plan, ledger=ledger, world=world, rank=rank)
         return cls(planned, family, anatomy, scope, loss_of(recipe, planned.preset, planned.data.needs), loader)
 
+    def cuts(self) -> Settled:
+        """The cuts of what never moves in this run, proven on made-up rows."""
+        from multitune.models.replay import settle
+
+        moving = {entry.name for entry in self.scope.entries}
+        return settle(self.family, moving, batch_norm=self.planned.plan["train.batch_norm"])
+
     def reached(self, batch: Batch) -> tuple[set[str], float]:
         """The public names of the tensors that one forward and backward of `batch` gives a gradient, and the loss."""
         from multitune.tuning.step import reached
@@ -132,6 +140,7 @@ def _run(recipe: Recipe, run: RunDir, started: float, *, rank: int, told: tuple[
     if rank == 0:
         keep_plan(planned.plan, run)
     line = Line.start(planned, ledger=ledger, world=processes(planned.plan["train.device"]).world, rank=rank)
+    proven = _cuts(line, run) if rank == 0 else ()
     judge, examples = evaluator(planned, ledger), planned.data.examples
 
     def predictor() -> Predictor:
@@ -168,7 +177,7 @@ def _run(recipe: Recipe, run: RunDir, started: float, *, rank: int, told: tuple[
     ledger.seal("end")
     figures = {**outcome.figures, **report.figures, "steps": float(outcome.step), "seconds": time.perf_counter() - started}
     figures |= {"parameters_moved": float(line.scope.parameters_moved), **{f"rows_{fate}": float(n) for fate, n in ledger.counts().items()}}
-    findings = (*told, *planned.plan.findings, *outcome.findings, *report.findings)
+    findings = (*told, *planned.plan.findings, *proven, *outcome.findings, *report.findings)
     return _told(run, artifact.folder, figures, findings, report, outcome.summary)
 
 
@@ -221,6 +230,16 @@ def _untuned(recipe: Recipe, run: RunDir, measure: Callable[[], Mapping[str, flo
         kept = dict(measure())
         run.write_json("untuned.json", kept)
     return kept
+
+
+def _cuts(line: Line, run: RunDir) -> tuple[Finding, ...]:
+    """Prove the run's cuts once, and keep what was found; the findings of those that do not hold."""
+    kept = run.read_json("cuts.json")
+    if kept is None:
+        settled = line.cuts()
+        run.write_json("cuts.json", {"cuts": settled.lines(), "findings": [finding.to_json() for finding in settled.findings]})
+        return settled.findings
+    return tuple(Finding(**(finding | {"severity": Severity(finding["severity"])})) for finding in kept["findings"])
 
 
 def _on_this_machine(planned: Planned, run: RunDir) -> Planned:
