@@ -285,8 +285,8 @@ def _broken(run: RunDir) -> tuple[Finding, ...]:
 def _yaml(request: Mapping[str, Any]) -> str:
     """A request as a recipe file that `read_recipe` takes, overrides in their places."""
     text = io.StringIO()
-    writer = YAML(typ="safe", pure=True)
-    writer.default_flow_style, writer.width, writer.sort_base_mapping_type_on_output = None, 120, False
+    writer = YAML(pure=True)
+    writer.default_flow_style, writer.width = None, 120
     writer.dump(dict(request), text)
     return text.getvalue()
 
