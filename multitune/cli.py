@@ -5,26 +5,32 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import itertools
+import signal
 import sys
 import types
 import typing
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 ABOUT = "multitune fine-tunes multimodal transformers, from raw data to a served model."
+PLUGIN = "a Python file with a plug-in of yours"
 VERBS = Path(__file__).resolve().parent / "verbs"
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run `multitune ARGUMENTS` and leave with its exit code."""
     given = sys.argv[1:] if arguments is None else arguments
-    asked = next((word for word in given if not word.startswith("-")), "")
-    app(asked, given)(args=given, prog_name="multitune")
+    asked, plugins = _verb_and_plugins(given)
+    if plugins:
+        _guarded(lambda: _register(plugins), as_json="--json" in given)
+    app(asked)(args=given, prog_name="multitune")
 
 
-def app(asked: str, given: list[str]) -> typer.Typer:
+def app(asked: str) -> typer.Typer:
     """The application: the verb that is asked for with all its options, the others by the first line of their files."""
     made = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, help=ABOUT)
     made.callback()(_no_verb)
@@ -33,9 +39,30 @@ def app(asked: str, given: list[str]) -> typer.Typer:
             made.command(name, help=_help_of(name))(_command(name))
         else:
             made.command(name, help=summary)(_unasked)
-    if asked and asked not in summaries() and not asked.startswith("-"):
-        _third_party(made, asked, given)
+    if asked and asked not in summaries():
+        _third_party(made, asked)
     return made
+
+
+def _verb_and_plugins(given: list[str]) -> tuple[str, list[Path]]:
+    """The first word that is no option (empty: none), and the files given with `--plugin`, before the verb or after it."""
+    asked, plugins = "", list[Path]()
+    words = iter(given)
+    for word in words:
+        if word == "--":
+            break
+        name, equals, value = word.partition("=")
+        if name == "--plugin":
+            plugins += map(Path, [value] if equals else itertools.islice(words, 1))
+        elif not asked and not word.startswith("-"):
+            asked = word
+    return asked, plugins
+
+
+def _register(plugins: list[Path]) -> None:
+    catalog = importlib.import_module("multitune.core.catalog")
+    for path in plugins:
+        catalog.register_file(path)
 
 
 def summaries() -> dict[str, str]:
@@ -47,7 +74,7 @@ def summaries() -> dict[str, str]:
     return found
 
 
-def _no_verb() -> None:
+def _no_verb(plugin: Annotated[list[Path], typer.Option("--plugin", help=PLUGIN)] = []) -> None:  # noqa: B006  typer reads it
     pass
 
 
@@ -60,15 +87,10 @@ def _help_of(name: str) -> str:
     return inspect.cleandoc(module.__doc__ or "")
 
 
-def _third_party(made: typer.Typer, asked: str, given: list[str]) -> None:
-    """A verb that an installed package brings by an entry point; an unknown one is refused with the nearest name."""
+def _third_party(made: typer.Typer, asked: str) -> None:
+    """A verb of a `--plugin` file or an installed package; an unknown one is refused with the nearest name."""
     catalog = importlib.import_module("multitune.core.catalog")
-    errors = importlib.import_module("multitune.core.errors")
-    try:
-        module = catalog.load("verb", asked)
-    except errors.PluginError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+    module = _guarded(lambda: catalog.load("verb", asked), as_json=False)
     made.command(asked, help=inspect.cleandoc(module.__doc__ or ""))(_command(asked))
 
 
@@ -78,7 +100,7 @@ def _command(name: str) -> Any:
     options = catalog.load("verb", name).Options
     parameters = [_parameter(field_name, field) for field_name, field in options.model_fields.items()]
     parameters.append(_flag("json", "print one JSON object as the last line", bool, False))
-    parameters.append(_flag("plugin", "a Python file with a plug-in of yours", list[Path], []))
+    parameters.append(_flag("plugin", PLUGIN, list[Path], []))
 
     def command(**values: Any) -> None:
         raise SystemExit(_run(name, values))
@@ -117,24 +139,10 @@ def _plain_type(annotation: Any) -> Any:
 def _run(name: str, values: dict[str, Any]) -> int:
     """Call the verb; print its text, or its JSON as the last line; give the exit code."""
     catalog = importlib.import_module("multitune.core.catalog")
-    errors = importlib.import_module("multitune.core.errors")
-    result_of = importlib.import_module("multitune.core.result").Result
-    as_json, plugins = values.pop("json"), values.pop("plugin")
-    try:
-        for path in plugins:
-            catalog.register_file(path)
-        result = catalog.find("verb", name, {k: v for k, v in values.items() if v is not None}).build()
-    except errors.MultituneError as error:
-        print(f"error: {error}", file=sys.stderr)
-        if as_json:
-            print(result_of(ok=False, findings=(_as_finding(error),)).json_line())
-        return error.exit_code
-    except errors.Stopped as stopped:
-        print(f"{stopped}", file=sys.stderr)
-        return stopped.exit_code
-    except KeyboardInterrupt:
-        print("stopped by Ctrl-C", file=sys.stderr)
-        return 130
+    as_json = values.pop("json")
+    values.pop("plugin")  # loaded before the verb was looked for
+    options = {name: value for name, value in values.items() if value is not None}
+    result = _guarded(lambda: catalog.find("verb", name, options).build(), as_json=as_json)
     if result.text:
         print(result.text.rstrip())
     if as_json:
@@ -142,7 +150,48 @@ def _run(name: str, values: dict[str, Any]) -> int:
     return 0 if result.ok else 1
 
 
-def _as_finding(error: Exception) -> Any:
-    finding = importlib.import_module("multitune.core.finding")
-    where = vars(error).get("where", type(error).__name__)
-    return finding.Finding(code=type(error).__name__, severity=finding.Severity.ERROR, where=where, message=str(error))
+def _guarded(work: Callable[[], Any], *, as_json: bool) -> Any:
+    """What `work` gives; what was raised on purpose, or by the machine, ends the process with its text and exit code.
+
+    A bug of ours passes through, with its traceback.
+    """
+    errors = importlib.import_module("multitune.core.errors")
+    before = signal.signal(signal.SIGTERM, _terminate)  # where no loop listens: an end like any other, not a sudden one
+    try:
+        return work()
+    except errors.MultituneError as error:
+        _leave(error, f"error: {error}", error.exit_code, as_json)
+    except errors.Stopped as stopped:
+        _leave(stopped, str(stopped), stopped.exit_code, as_json)
+    except KeyboardInterrupt as stopped:
+        _leave(stopped, "stopped by Ctrl-C", 130, as_json)
+    except MemoryError as error:
+        _leave(error, "error: the machine has no memory left. Use a smaller batch, or free some.", 3, as_json)
+    except OSError as error:
+        if error.errno not in errors.MACHINE:
+            raise
+        _leave(
+            error,
+            f"error: {error.filename or 'the machine'}: {error.strerror}. Mend the machine and give the same command again.",
+            3,
+            as_json,
+        )
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _terminate(number: int, _: types.FrameType | None) -> None:
+    errors = importlib.import_module("multitune.core.errors")
+    raise errors.Stopped(signal.Signals(number).name, 128 + number)
+
+
+def _leave(error: BaseException, text: str, code: int, as_json: bool) -> NoReturn:
+    print(text, file=sys.stderr)
+    if as_json:
+        finding = importlib.import_module("multitune.core.finding")
+        where = vars(error).get("where", type(error).__name__)
+        told = finding.Finding(
+            code=type(error).__name__, severity=finding.Severity.ERROR, where=where, message=text.removeprefix("error: ")
+        )
+        print(importlib.import_module("multitune.core.result").Result(ok=False, findings=(told,)).json_line(), flush=True)
+    raise SystemExit(code)

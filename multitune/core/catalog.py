@@ -13,7 +13,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.config import JsonDict
 
 from multitune.core.errors import PluginError, did_you_mean, one_of
+from multitune.core.store import key
 
 ROOT = Path(__file__).resolve().parent.parent
 KINDS: Mapping[str, str] = {
@@ -45,6 +46,7 @@ KINDS: Mapping[str, str] = {
 }
 POSITIONAL: JsonDict = {"positional": True}  # marks an option of a verb that the command line takes without its name
 _registered: dict[tuple[str, str], ModuleType] = {}
+_files_given: dict[Path, tuple[str, str]] = {}  # in the order in which they were loaded
 
 
 class Options(BaseModel):
@@ -168,23 +170,43 @@ def register(kind: str, name: str, module: Any) -> None:
 
 
 def register_file(path: Path) -> str:
-    """Load a plug-in from a file that the operator names on the command line; its folder's name is its kind.
+    """Load a plug-in from a file that the operator names on the command line; the same file again is no second plug-in.
 
     The file states `KIND = "loss"` (say); its name is the file's. Returns the name.
+    Raises: PluginError for what is no Python file, does not parse, states no KIND, or takes a name that is taken.
     """
     if not path.is_file():
         raise PluginError("--plugin", f"{path} is not a file.", "Name a Python file.")
-    spec = importlib.util.spec_from_file_location(f"multitune_plugin_{path.stem}", path)
+    home = path.resolve()
+    if home in _files_given:
+        return _files_given[home][1]
+    spec = importlib.util.spec_from_file_location(f"multitune_plugin_{path.stem}_{key({'path': str(home)})[:8]}", home)
     if spec is None or spec.loader is None:
         raise PluginError("--plugin", f"{path} cannot be loaded.", "Name a Python file.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise PluginError("--plugin", f"{error.filename}, line {error.lineno}: {error.msg}.", "Mend the file.") from None
     kind = vars(module).get("KIND")
     if not isinstance(kind, str):
         raise PluginError("--plugin", f"{path} does not state KIND.", f"Write KIND = one of {one_of(KINDS)}.")
-    register(kind, path.stem.replace("_", "-") if kind == "verb" else path.stem, module)
-    return path.stem
+    name = path.stem.replace("_", "-") if kind == "verb" else path.stem
+    register(kind, name, module)
+    _files_given[home] = (kind, name)
+    return name
+
+
+def plugin_files() -> tuple[Path, ...]:
+    """The files that `register_file` has loaded: what another process must load too, in this order."""
+    return tuple(_files_given)
+
+
+def only_in_memory(wanted: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Those of the wanted (kind, name) that `register` added without a file: no other process can find them."""
+    given = set(_files_given.values())
+    return [one for one in wanted if one in _registered and one not in given]
 
 
 def _files(kind: str) -> dict[str, Path]:

@@ -19,7 +19,11 @@ Stopped (BaseException)  exit 130 or 143: Ctrl-C or SIGTERM, after a checkpoint
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+import errno
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
+
+MACHINE = frozenset({errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EROFS})
 
 
 class MultituneError(Exception):
@@ -95,6 +99,15 @@ class Stopped(BaseException):
     def __init__(self, signal_name: str, exit_code: int) -> None:
         self.exit_code = exit_code
         super().__init__(f"stopped by {signal_name}; the same command goes on from the last checkpoint")
+
+
+@contextmanager
+def writing(path: object, remedy: str = "Free some space, or name another place.") -> Generator[None]:
+    """Within it, a file or folder that the machine does not take becomes a Fault naming `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise Fault(f"{path}: cannot be written ({error.strerror or error}). {remedy}") from None
 
 
 def one_of(names: Iterable[str]) -> str:

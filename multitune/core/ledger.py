@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from multitune.core.errors import writing
 from multitune.core.store import canonical
 
 Fate = Literal["quarantined", "dropped", "masked", "truncated", "repaired"]
@@ -70,7 +71,7 @@ class Ledger:
         text = "".join(canonical(asdict(record)) + "\n" for record in sorted(self._open))
         final = self.folder / f"segment-{label}.jsonl"
         draft = final.with_suffix(".tmp")
-        with draft.open("w", encoding="utf-8") as stream:
+        with writing(final), draft.open("w", encoding="utf-8") as stream:
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())

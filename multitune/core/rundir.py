@@ -15,7 +15,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from multitune.core.errors import RunError
+from multitune.core.errors import RunError, writing
 from multitune.core.recipe import differences
 
 FORM = 1
@@ -132,18 +132,22 @@ def _move_aside(path: Path) -> None:
 
 
 def write_atomic(path: Path, data: bytes) -> Path:
-    """Write bytes so that the file is either the old one or the whole new one, also after a power cut."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.tmp-{uuid.uuid4().hex[:8]}")
-    try:
-        with draft.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    """Write bytes so that the file is either the old one or the whole new one, also after a power cut.
+
+    Raises: Fault if the machine does not take them; the old file is then untouched.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f".{path.name}.tmp-{uuid.uuid4().hex[:8]}")
+        try:
+            with draft.open("wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
+        sync_folder(path.parent)
     return path
 
 

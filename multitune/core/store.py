@@ -10,6 +10,10 @@ import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from multitune.core.errors import MACHINE, writing
+
+ELSEWHERE = "Free some space, or name another folder in MULTITUNE_CACHE."
+
 
 def cache_root() -> Path:
     """The folder for what can be made again: `MULTITUNE_CACHE`, else `~/.cache/multitune`."""
@@ -41,14 +45,23 @@ def folder_once(kind: str, parts: Mapping[str, object], write: Callable[[Path], 
 
     kind: one word, the folder's name under the cache root. It appears under its final name only when complete: a kill
     leaves a temporary folder, never half of one. Two processes may race; the first to finish wins.
+
+    Raises: Fault if the machine does not take it.
     """
     final = cache_root() / kind / key(parts)[:20]
     if final.is_dir():
         return final
     draft = final.with_name(f"{final.name}.tmp-{uuid.uuid4().hex[:8]}")
-    draft.mkdir(parents=True)
+    with writing(draft, ELSEWHERE):
+        draft.mkdir(parents=True)
     try:
-        write(draft)
+        try:
+            write(draft)
+        except OSError as error:  # what `write` reads may be the user's, and tells of itself
+            if error.errno not in MACHINE:
+                raise
+            with writing(draft, ELSEWHERE):
+                raise
         try:
             draft.rename(final)
         except OSError:

@@ -6,11 +6,12 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from multitune.core import catalog
-from multitune.core.errors import DataError, LossBudgetError
+from multitune.core.errors import DataError, LossBudgetError, PluginError
 from multitune.core.ledger import Ledger
 from multitune.core.plan import Plan
 from multitune.core.protocols import Augmentation, Batch, Preparer, Sample
@@ -83,9 +84,15 @@ class Loader:
     def of(
         cls, examples: Examples, preparer: Preparer, *, recipe: Recipe, plan: Plan, ledger: Ledger, world: int = 1, rank: int = 0
     ) -> Loader:
-        """The loader that a recipe and its plan ask for."""
+        """The loader that a recipe and its plan ask for.
+
+        Raises: PluginError where loader processes are to use a plug-in that is only in this process's memory.
+        """
         planned = plan.values.get("train.workers")
         workers = int(planned.value) if planned is not None else recipe.train.workers
+        if workers > 0 and (lost := only_here(recipe)):
+            found = f"{workers} loader processes cannot find {lost}, which was registered in this process's memory only."
+            raise PluginError("train.workers", found, "Give it as a file (--plugin FILE), or use train.workers=0.")
         return cls(
             examples,
             preparer,
@@ -200,6 +207,24 @@ def batches(
         budget.take(notes)
         if rows:
             yield samples, preparer.collate(rows)
+
+
+def only_here(recipe: Recipe) -> str:
+    """The first plug-in, as people call it, that making batches takes and that no other process can find; empty: there is none."""
+    data = recipe.data
+    sources = [entry.source for entry in data.entries] + list(data.split.sources.values()) + list(data.join.sources if data.join else ())
+    wanted = [("family", recipe.model.name), *(("tower", word) for word in _words(recipe.model.options))]
+    wanted += [("modality", spec.modality) for spec in data.parts.values()] + [("source", source.name) for source in sources]
+    wanted += [("augmentation", step.name) for spec in data.parts.values() for step in spec.augment]
+    return next((f'the {kind} "{name}"' for kind, name in catalog.only_in_memory(wanted)), "")
+
+
+def _words(options: Any) -> Iterator[str]:
+    """Every text among the values of nested options."""
+    if isinstance(options, str):
+        yield options
+    elif isinstance(options, Mapping):
+        yield from (word for inner in options.values() for word in _words(inner))
 
 
 def order_of(examples: Examples, *, seed: int, batch_size: int, micro_batch: int, balance: str) -> Order:

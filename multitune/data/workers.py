@@ -16,11 +16,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from multitune.core import catalog
 from multitune.core.errors import Fault, HungError, UserError
 from multitune.core.ledger import Fate
 from multitune.core.protocols import Augmentation, Batch, Media, Part, Preparer, Sample
@@ -201,14 +203,17 @@ class Pool:
         share = replace(self._work, memo_bytes=self._work.memo_bytes // self._workers)
         for _ in range(self._workers):
             ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs, share, torch.get_num_threads()), daemon=True, name="multitune-loader")
+            arguments = (theirs, catalog.plugin_files(), torch.get_num_threads())
+            process = context.Process(target=_serve, args=arguments, daemon=True, name="multitune-loader")
             process.start()
             theirs.close()
             self._lanes.append(_Lane(process, ours))
+        for number in range(self._workers):
+            self._send(number, share)
 
-    def _send(self, number: int, task: Task) -> None:
+    def _send(self, number: int, what: Task | Work) -> None:
         try:
-            self._lanes[number].pipe.send(task)
+            self._lanes[number].pipe.send(what)
         except OSError:
             raise _Died(self._lanes[number].code()) from None
 
@@ -288,9 +293,12 @@ def _died_text(code: int | None) -> str:
     return f"loader: a worker process ended {how}; {hint}; train.workers=0 needs none"
 
 
-def _serve(pipe: Connection, work: Work, threads: int) -> None:
+def _serve(pipe: Connection, plugins: tuple[Path, ...], threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     torch.set_num_threads(threads)  # as in the parent: sums over threads decide last bits
+    for path in plugins:
+        catalog.register_file(path)
+    work: Work = pipe.recv()  # only now: what it holds may be of the plug-ins
     memo = Memo(work.memo_bytes)
     pipe.send(Made(None))  # the imports are done: from here on the caller may count the seconds
     while True:

@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from multitune.core.errors import writing
 from multitune.core.rundir import write_atomic
 
 FORM = 1
@@ -28,22 +29,25 @@ class Events:
     def __init__(self, path: Path, *, after: int) -> None:
         kept = [event for event in read(path) if event["step"] <= after] if path.is_file() else []
         lines = [json.dumps({"form": FORM}), *(_line(event) for event in kept)]
-        write_atomic(path, ("\n".join(lines) + "\n").encode("utf-8"))
+        self._path = write_atomic(path, ("\n".join(lines) + "\n").encode("utf-8"))
         self._stream: TextIOWrapper = path.open("a", encoding="utf-8")
 
     def write(self, values: Mapping[str, float], *, step: int, seconds: float) -> None:
         """One line for each value."""
-        for name, value in values.items():
-            self._stream.write(_line({"step": step, "seconds": round(seconds, 3), "name": name, "value": value}) + "\n")
+        with writing(self._path):
+            for name, value in values.items():
+                self._stream.write(_line({"step": step, "seconds": round(seconds, 3), "name": name, "value": value}) + "\n")
 
     def sync(self) -> None:
         """Put everything written so far on the disk."""
-        self._stream.flush()
-        os.fsync(self._stream.fileno())
+        with writing(self._path):
+            self._stream.flush()
+            os.fsync(self._stream.fileno())
 
     def close(self) -> None:
         """Write out what is buffered and close the file."""
-        self._stream.close()
+        with writing(self._path):
+            self._stream.close()
 
 
 def read(path: Path) -> list[dict[str, Any]]:

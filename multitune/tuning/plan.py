@@ -15,6 +15,7 @@ from multitune.core.finding import Finding, Severity
 from multitune.core.plan import Plan, Value, stated
 from multitune.core.protocols import Control, Loss, Needs, TaskPreset
 from multitune.core.recipe import Recipe, TuningRow, steps_of
+from multitune.data.loader import only_here
 from multitune.models.anatomy import Anatomy
 from multitune.tuning import adapters
 from multitune.tuning.ranks import world_size
@@ -253,7 +254,7 @@ def _workers(recipe: Recipe) -> int:
     if recipe.train.workers >= 0:
         return recipe.train.workers
     cores = compute_threads(0)
-    return 0 if cores <= 2 else min(MAX_WORKERS, cores // 2)
+    return 0 if cores <= 2 or only_here(recipe) else min(MAX_WORKERS, cores // 2)
 
 
 def _refuse(recipe: Recipe, batches: Batches, moves: list[Moves], loss: Loss) -> None:

@@ -80,6 +80,7 @@ def _verify(options: Options, folder: Path) -> Result:
 
 def _start(options: Options, folder: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "multitune", "train", str(options.recipe), *options.overrides, "--run", str(folder)]
+    command += [word for path in catalog.plugin_files() for word in ("--plugin", str(path))]
     log = (folder.parent / f"{folder.name}.log").open("ab")
     with log:
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=dict(os.environ))

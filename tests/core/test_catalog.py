@@ -46,3 +46,10 @@ def test_a_file_named_by_the_operator_becomes_a_plugin(tmp_path: Path) -> None:
     (tmp_path / "kindless.py").write_text("x = 1\n")
     with pytest.raises(PluginError, match="KIND"):
         catalog.register_file(tmp_path / "kindless.py")
+
+
+def test_the_same_plugin_file_twice_is_one_plugin(tmp_path: Path) -> None:
+    path = tmp_path / "twice_task.py"
+    path.write_text('"""Twice."""\nfrom multitune.core import catalog\nKIND = "task"\nOptions = catalog.Options\ndef build(options): ...\n')
+    assert catalog.register_file(path) == catalog.register_file(tmp_path / "." / "twice_task.py")
+    assert catalog.plugin_files().count(path.resolve()) == 1

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from multitune.core.errors import RunError
+from multitune.core.errors import Fault, RunError
+from multitune.core.ledger import Ledger
 from multitune.core.rundir import RunDir, open_run, write_atomic
+from multitune.core.store import folder_once
 
 REQUEST = {"name": "x", "train": {"lr": 0.1}}
 
@@ -98,3 +102,35 @@ def test_a_hidden_file_makes_a_folder_no_run(tmp_path: Path) -> None:
     (tmp_path / ".git").mkdir()
     with pytest.raises(RunError, match=r"\.git"):
         opened(tmp_path)
+
+
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """No file may grow beyond 4 KiB, as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_a_full_disk_is_a_fault_that_names_the_file_and_leaves_the_old_one(tmp_path: Path) -> None:
+    path = write_atomic(tmp_path / "file", b"old")
+    with pytest.raises(Fault, match=r"file: cannot be written \(File too large\)"):
+        write_atomic(path, b"x" * 10_000)
+    assert [entry.read_bytes() for entry in tmp_path.iterdir()] == [b"old"]
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_a_full_disk_under_the_ledger_is_a_fault(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.record(id="r", fate="quarantined", cause="x" * 10_000)
+    with pytest.raises(Fault, match="segment-end"):
+        ledger.seal("end")
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_a_full_disk_under_the_cache_is_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MULTITUNE_CACHE", str(tmp_path))
+    with pytest.raises(Fault, match="MULTITUNE_CACHE"):
+        folder_once("things", {}, lambda draft: (draft / "big").write_bytes(b"x" * 10_000) and None)

@@ -8,15 +8,19 @@ import signal
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from multitune.core.errors import DataError, Fault, HungError, LossBudgetError
+from multitune.core import catalog
+from multitune.core.errors import DataError, Fault, HungError, LossBudgetError, PluginError
 from multitune.core.ledger import Ledger
+from multitune.core.plan import Plan
 from multitune.core.protocols import Batch, Memo, Sample
+from multitune.core.recipe import Recipe
 from multitune.data import plan
 from multitune.data.loader import Loader, StepBatches, augmentations, batches
 from multitune.data.order import Order
@@ -53,6 +57,44 @@ def ids(steps: Iterator[StepBatches]) -> list[str]:
 def augmented() -> dict[str, Any]:
     parts = {"image": {"modality": "image", "augment": AUGMENT}, "caption": "text", "label": "category"}
     return {"augment": augmentations(recipe({"name": "digits"}, parts=parts).data.inputs)}
+
+
+NEGATIVE = '''"""Turn a picture into its negative."""
+from multitune.core import catalog
+KIND = "augmentation"
+class Options(catalog.Options): ...
+class Negative:
+    modality = "image"
+    def apply(self, value, generator):
+        return 255 - value
+def build(options):
+    return Negative()
+'''
+
+
+def negative(folder: Path) -> Recipe:
+    """A recipe over pictures whose augmentation is `negative_here`."""
+    parts = {"image": {"modality": "image", "augment": ["negative_here"]}, "caption": "text", "label": "category"}
+    return recipe(picture_table(folder, 11), parts=parts, train={"workers": 1})
+
+
+@pytest.mark.line
+def test_a_plugin_of_a_file_reaches_the_worker_processes(tmp_path: Path) -> None:
+    (tmp_path / "negative_file.py").write_text(NEGATIVE)
+    catalog.register_file(tmp_path / "negative_file.py")
+    parts = {"image": {"modality": "image", "augment": ["negative_file"]}, "caption": "text", "label": "category"}
+    made, examples = augmentations(recipe({"name": "digits"}, parts=parts).data.inputs), examples_of(tmp_path)
+    none, one = (flat(loader(examples, workers=workers, augment=made).steps(0, 3)) for workers in (0, 1))
+    assert none == one
+
+
+def test_a_plugin_in_memory_is_refused_for_worker_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = SimpleNamespace(Options=catalog.Options, build=lambda options: SimpleNamespace(modality="image"))
+    monkeypatch.setitem(vars(catalog)["_registered"], ("augmentation", "negative_here"), module)
+    made = negative(tmp_path)
+    examples = plan.outline(made, Ledger()).examples["train"]
+    with pytest.raises(PluginError, match=r'train\.workers: 1 loader .* "negative_here".*--plugin FILE'):
+        Loader.of(examples, Plain(), recipe=made, plan=Plan("x", {}, {}), ledger=Ledger())
 
 
 @pytest.mark.line

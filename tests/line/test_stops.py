@@ -58,9 +58,27 @@ def test_killed_and_resumed_is_uninterrupted(shape: str, tmp_path: Path) -> None
     assert bits(tmp_path / "killed") == bits(tmp_path / "whole")
 
 
-def test_verify_resume_kills_a_run_and_finds_the_same_bits(tmp_path: Path) -> None:
-    path = written(tmp_path, "classifies", train={**recipe("classifies")["train"], "steps": 12, "evaluate_every": 2, "checkpoint_every": 2})
-    command = [sys.executable, "-m", "multitune", "verify-resume", str(path), "--kills", "1", "--json"]
+NEGATIVE = '''"""Turn a picture into its negative."""
+from multitune.core import catalog
+KIND = "augmentation"
+class Options(catalog.Options): ...
+class Negative:
+    modality = "image"
+    def apply(self, value, generator):
+        return 255 - value
+def build(options):
+    return Negative()
+'''
+
+
+def test_verify_resume_kills_a_run_with_a_plugin_of_a_file_and_finds_the_same_bits(tmp_path: Path) -> None:
+    made = recipe("classifies")
+    made["data"]["parts"]["image"] = {"modality": "image", "augment": ["negative"]}
+    train = {**made["train"], "steps": 12, "evaluate_every": 2, "checkpoint_every": 2}
+    path = written(tmp_path, "classifies", data=made["data"], train=train)
+    (tmp_path / "negative.py").write_text(NEGATIVE)
+    command = [sys.executable, "-m", "multitune", "--plugin", str(tmp_path / "negative.py")]
+    command += ["verify-resume", str(path), "--kills", "1", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert json.loads(done.stdout.splitlines()[-1])["figures"] == {"kills": 1.0, "equal": 1.0, "steps": 12.0}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from multitune.core.errors import NonFiniteError, RecipeError, StateError, Stopped
+from multitune.core.errors import Fault, NonFiniteError, RecipeError, StateError, Stopped
 from multitune.core.recipe import TuningRow
 from multitune.tuning import checkpoint, events
 from tests.tuning.fitting import DyingSteps, Killed, bits, fit, nothing
@@ -205,3 +206,15 @@ def test_events_say_what_each_step_gave(tmp_path: Path) -> None:
 def test_stopping_early_by_a_figure_that_nothing_measures_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match='"valid/accuracy" is not measured'):
         fit(small("classify"), tmp_path, early_stop={"metric": "valid/accuracy"})
+
+
+def test_events_on_a_full_disk_are_a_fault_that_names_the_file(tmp_path: Path) -> None:
+    written = events.Events(tmp_path / "events.jsonl", after=0)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, before[1]))
+    try:
+        with pytest.raises(Fault, match=r"events\.jsonl: cannot be written"):
+            written.write({f"figure/{number}": 1.0 for number in range(1000)}, step=1, seconds=1.0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        written.close()

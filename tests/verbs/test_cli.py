@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -14,9 +15,13 @@ import multitune
 from multitune.core import catalog
 from multitune.core.errors import PluginError
 
+ROOT = Path(multitune.__file__).parents[1]
 
-def run(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "multitune", *words], capture_output=True, text=True, timeout=120, cwd=cwd, check=False)
+
+def run(*words: str, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
+    command = [sys.executable, "-m", "multitune", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=cwd, env=environment, check=False)
 
 
 def test_help_lists_the_verbs_by_the_first_line_of_their_files() -> None:
@@ -87,3 +92,74 @@ def test_a_verb_called_by_its_options_gives_its_result_and_names_a_wrong_option(
     assert listed.figures["source"] >= 6
     with pytest.raises(PluginError, match="kindd"):
         multitune.list(kindd="source")
+
+
+GREET = '''"""Greet someone."""
+from multitune.core import catalog
+from multitune.core.result import Result
+KIND = "verb"
+class Options(catalog.Options):
+    name: str = "you"
+def build(options):
+    return Result(ok=True, text=f"hello {options.name}")
+'''
+
+
+@pytest.mark.parametrize("words", [("greet", "--plugin", "greet.py"), ("--plugin", "greet.py", "greet"), ("--plugin=greet.py", "greet")])
+def test_a_verb_of_a_plugin_file_is_called_wherever_the_file_is_named(words: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "greet.py").write_text(GREET)
+    shown = run(*words, "--name", "there", cwd=tmp_path)
+    assert (shown.returncode, shown.stdout) == (0, "hello there\n")
+
+
+def test_a_plugin_file_that_does_not_parse_is_told_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "torn.py").write_text('"""Torn."""\ndef build(:\n')
+    shown = run("list", "--plugin", "torn.py", cwd=tmp_path)
+    assert shown.returncode == 2
+    assert "torn.py, line 2" in shown.stderr
+    assert "Traceback" not in shown.stderr
+
+
+RAISE = '''"""Fail."""
+import os, signal
+from multitune.core import catalog
+KIND = "verb"
+Options = catalog.Options
+def build(options):
+    '''
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "named"),
+    [
+        ("raise MemoryError", 3, "MemoryError"),
+        ("raise OSError(28, 'No space left on device', 'full')", 3, "OSError"),
+        ("os.kill(os.getpid(), signal.SIGTERM)", 143, "Stopped"),
+        ("raise KeyboardInterrupt", 130, "KeyboardInterrupt"),
+    ],
+)
+def test_the_machine_and_signals_have_exit_codes_of_their_own_and_are_told_in_json(
+    line: str, code: int, named: str, tmp_path: Path
+) -> None:
+    (tmp_path / "fail.py").write_text(RAISE + line + "\n")
+    shown = run("fail", "--plugin", "fail.py", "--json", cwd=tmp_path)
+    assert shown.returncode == code
+    assert "Traceback" not in shown.stderr
+    assert json.loads(shown.stdout.splitlines()[-1])["findings"][0]["code"] == named
+
+
+def test_a_bug_shows_its_traceback(tmp_path: Path) -> None:
+    (tmp_path / "fail.py").write_text(RAISE + "raise KeyError('bug')\n")
+    assert "Traceback" in run("fail", "--plugin", "fail.py", cwd=tmp_path).stderr
+
+
+def test_a_cache_that_cannot_be_written_is_a_fault_of_the_machine(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "rows.csv").write_text("image,label\na.png,x\n")
+    data = "{source: {name: table, path: rows.csv}, parts: {image: image, label: category}, answers: [label]}"
+    model = "{name: fusion_encoder, towers: {image: tiny/image}}"
+    (tmp_path / "recipe.yaml").write_text(f"name: x\ntask: classification\ndata: {data}\nmodel: {model}\n")
+    shown = run("plan", "recipe.yaml", cwd=tmp_path, MULTITUNE_CACHE=str(tmp_path / "file" / "x"))
+    assert shown.returncode == 3
+    assert "cannot be written (Not a directory)" in shown.stderr
+    assert "Traceback" not in shown.stderr
