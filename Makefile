@@ -8,12 +8,13 @@ WORKERS ?= 2
 TEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test proof check lint tiny
+.PHONY: help demo test proof kinds check lint tiny
 
 help:
 	@echo "make demo    install, then watch tiny multimodal models being fine-tuned, measured and used"
 	@echo "make test    install, then run the fast and the line tests"
 	@echo "make proof   the slow tests too, up to an hour"
+	@echo "make kinds   walk every kind of pretrained model, and write docs/support.md"
 	@echo "make check   ruff, pyright and the house rules"
 	@echo "make lint    ruff alone, mending what it can"
 	@echo "make tiny    train the embedded base anew, up to an hour on two cores"
@@ -24,8 +25,11 @@ demo: $(VENV)/installed
 test: $(VENV)/installed-test
 	$(TEST) -m "not slow"
 
-proof: $(VENV)/installed-test
-	$(BIN)/python -m pytest -m "slow"
+proof: kinds
+	$(BIN)/python -m pytest -m "slow" --ignore tests/models/kinds
+
+kinds: $(VENV)/installed-test
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m tests.models.kinds.conformance
 
 check: $(VENV)/installed-test
 	$(BIN)/ruff check .

@@ -35,7 +35,8 @@ class Part:
     """One stream of a sample. `value` is `Media` until the decode gate has opened it.
 
     Decoded values: image: uint8 array (height, width, 3) RGB. audio: (float32 array (frames,), rate in Hz) as `Sound`.
-    text: str. category: str. number: float. span: start and end in seconds on the sample's clock.
+    video: uint8 array (frames, height, width, 3) RGB. text: str. category: str. number: float. span: start and end in seconds on the
+    sample's clock.
     """
 
     modality: str

@@ -68,6 +68,8 @@ def readable(sample: Sample) -> str:
 
 
 def _bytes(media: Media, kind: Modality) -> bytes:
+    if not kind.magic:
+        raise ValueError(f"is a file; {kind.name} is taken from memory only")
     data = media.data if media.data is not None else _read(media, kind.max_bytes)
     if len(data) > kind.max_bytes:
         raise ValueError(f"is {len(data):,} bytes; at most {kind.max_bytes:,} are taken")

@@ -73,7 +73,7 @@ def _apart(left: Answer, right: Answer) -> float:
 
 
 def _written(place: Path, number: str, one: Sample, predictor: Predictor) -> dict[str, Any] | None:
-    """One row with its media as files; None where a part cannot be decoded."""
+    """One row with its media as files; None where a part cannot be decoded, or be kept as a file."""
     try:
         parts = {name: opened(part) for name, part in one.parts.items() if name in predictor.needs.parts}
     except BadPart:
@@ -82,6 +82,8 @@ def _written(place: Path, number: str, one: Sample, predictor: Predictor) -> dic
     for name, part in parts.items():
         entry: dict[str, Any] = {"modality": part.modality}
         kind = modality(part.modality)
+        if kind.media and not kind.magic:  # taken from memory only: no file of it would be read back
+            return None
         if kind.media:
             suffix, data = cast("MediaModality", kind).encode(part.value)
             file = place / number / f"{len(row['parts'])}{suffix}"

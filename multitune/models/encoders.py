@@ -18,9 +18,10 @@ from multitune.core.errors import ArtifactError, ModelError, did_you_mean, one_o
 from multitune.core.protocols import Batch, Needs
 from multitune.core.randomness import derive
 from multitune.models import tokens
-from multitune.models.load import Tower, TowerSpec, Weights, limit_of, load_tower, quiet
+from multitune.models.load import Tower, TowerSpec, Weights, load_tower, quiet
 from multitune.models.prepare import TowerPreparer
 from multitune.models.signals import Signal, signal
+from multitune.models.weights.limits import limit_for, limit_of
 
 JOINT = "joint.safetensors"
 
@@ -64,7 +65,7 @@ def preparer(towers: Mapping[str, Tower], needs: Needs) -> TowerPreparer:
 def tower_signal(part: str, modality: str, module: PreTrainedModel, processor: Any, needs: Needs) -> Signal:
     """A part's way into a tower; a text's limit is its tower's, or `max_length` of the part if that is smaller."""
     if modality != "text":
-        return signal(modality, processor, limit=0)
+        return signal(modality, processor, limit=limit_for(modality, module, processor))
     limit = limit_of(module, processor)
     asked = needs.parts[part].options.get("max_length")
     return signal(modality, processor, limit=min(limit, asked) if isinstance(asked, int) and asked > 0 else limit)
@@ -123,7 +124,8 @@ def save_towers(towers: Mapping[str, Tower], folder: Path) -> None:
     for name, tower in towers.items():
         place = folder / "towers" / name
         save_pretrained(tower.module, place)
-        tower.processor.save_pretrained(place)
+        with quiet():
+            tower.processor.save_pretrained(place)
 
 
 def save_joint(modules: nn.Module, inside: Sequence[str], folder: Path) -> None:

@@ -28,6 +28,7 @@ from transformers import (
     AutoModelForSpeechSeq2Seq,
     AutoProcessor,
     AutoTokenizer,
+    AutoVideoProcessor,
     PreTrainedModel,
 )
 
@@ -36,11 +37,13 @@ from multitune.core.errors import ModelError
 from multitune.core.randomness import derive
 from multitune.models import signals, tokens
 from multitune.models.weights.judging import Dtype, Judge, Report, other_modality, refuse_broken_numbers, unreadable
+from multitune.models.weights.limits import limit_for, refuse_unfed
 from multitune.models.weights.quietly import quiet
 from multitune.models.where import Provenance, Stored, check_folder, check_processor, import_own, locate, read_json
 
 Kind = Literal["backbone", "image_text_to_text", "causal_lm", "text_to_text", "speech_to_text"]
 DTYPES: Mapping[str, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+MADE_OF_NOTHING = ("text", "any")  # processors that Transformers makes without a file; some of the others state theirs in config.json
 Class: TypeAlias = Any  # an Auto class, or a PreTrainedModel class
 _Probe: TypeAlias = Callable[[PreTrainedModel], list[str]]
 _AUTO: Mapping[str, Class] = {
@@ -50,7 +53,13 @@ _AUTO: Mapping[str, Class] = {
     "text_to_text": AutoModelForSeq2SeqLM,
     "speech_to_text": AutoModelForSpeechSeq2Seq,
 }
-_PROCESSORS: Mapping[str, Class] = {"image": AutoImageProcessor, "audio": AutoFeatureExtractor, "text": AutoTokenizer, "any": AutoProcessor}
+_PROCESSORS: Mapping[str, Class] = {
+    "image": AutoImageProcessor,
+    "audio": AutoFeatureExtractor,
+    "text": AutoTokenizer,
+    "any": AutoProcessor,
+    "video": AutoVideoProcessor,
+}
 
 
 class TowerSpec(catalog.Options):
@@ -180,6 +189,7 @@ def load_tower(name: str, spec: TowerSpec, *, modality: str | Sequence[str], wei
     if found not in accepted:
         raise other_modality(where, spec.pretrained, found, accepted)
     processor = _processor(place, found, blueprint, where)
+    refuse_unfed(module, found, processor, where)
     width = _width(asked, module, found, processor, spec.pool)
     return Tower(name, found, module, processor, width, spec.pool, place, report)
 
@@ -224,14 +234,6 @@ def is_encoder_decoder(name: str, pretrained: str, weights: Weights) -> bool:
         return False
     check_folder(place.folder, where=where, need_weights=False)
     return bool(_config(_Asked(AutoModel, place, weights, "fp32", (), where, None)).is_encoder_decoder)
-
-
-def limit_of(module: PreTrainedModel, tokenizer: Any) -> int:
-    """The most tokens that a text tower takes: the smaller of its tokenizer's limit and its positions."""
-    positions = (getattr(module.config, name, None) for name in ("max_position_embeddings", "max_target_positions"))
-    stated = (*positions, tokenizer.model_max_length)
-    limits = [int(limit) for limit in stated if isinstance(limit, int) and 0 < limit < signals.NO_LIMIT]
-    return min(limits, default=signals.DEFAULT_TEXT_LIMIT)
 
 
 # ------------------------------------------------------------------------------------------------------------- building
@@ -322,11 +324,13 @@ def _processor(place: Provenance, modality: str, blueprint: Blueprint | None, wh
     if blueprint is not None:
         return blueprint.processor
     folder = cast("Path", place.folder)
-    check_processor(folder, modality, where=where)
+    if modality in MADE_OF_NOTHING:
+        check_processor(folder, modality, where=where)
     with quiet():
         try:
             made = _PROCESSORS[modality].from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         except (OSError, ValueError, KeyError, ImportError, TypeError) as error:
+            check_processor(folder, modality, where=where)
             raise unreadable(where, folder, error) from None
     if modality == "any" and "tokenizer" in vars(made):
         check_processor(folder, "text", where=where)
@@ -351,7 +355,7 @@ def _tower_probe(asked: _Asked, pool: tokens.Pool, accepted: Sequence[str]) -> _
 
 
 def _run(module: PreTrainedModel, modality: str, processor: Any, pool: tokens.Pool) -> tokens.Tokens:
-    way = signals.signal(modality, processor, limit=limit_of(module, processor) if modality == "text" else 0)
+    way = signals.signal(modality, processor, limit=limit_for(modality, module, processor))
     inputs = way.batch([way.row(way.sample())])
     return tokens.read(module, {name: _like(value, module) for name, value in inputs.items()}, pool=pool)
 

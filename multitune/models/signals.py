@@ -6,7 +6,10 @@ said by the part's modality (`towers`), so a new modality over pictures needs no
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+import inspect
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol, cast
@@ -14,11 +17,13 @@ from typing import Any, Protocol, cast
 import numpy as np
 import soxr
 import torch
+from PIL import Image
 from torch import Tensor
 
 from multitune.core import store
 from multitune.core.errors import ModelError
 from multitune.core.protocols import Sound
+from multitune.core.randomness import derive
 from multitune.models.tokens import SHARE
 
 Row = Mapping[str, Any]
@@ -79,8 +84,11 @@ class ImageSignal:
 
         Raises: ModelError if the processor leaves pictures of different sizes different.
         """
-        pictures = [np.ascontiguousarray(row["picture"]) for row in rows]
-        made = self.processor(images=pictures, return_tensors="pt", input_data_format="channels_last")
+        arrays = [np.ascontiguousarray(row["picture"]) for row in rows]
+        if _takes_layout(self.processor):
+            made = self.processor(images=arrays, return_tensors="pt", input_data_format="channels_last")
+        else:  # it would guess which axis of an array holds the channels; a picture says so itself
+            made = self.processor(images=[Image.fromarray(array) for array in arrays], return_tensors="pt")
         tensors = {str(name): value for name, value in made.items() if isinstance(value, Tensor)}
         if any(tensor.shape[0] != len(rows) for tensor in tensors.values()) or not tensors:
             raise ModelError("image processor", "gives no tensor with a row for each picture.", "Use one that resizes to one size.")
@@ -186,7 +194,8 @@ class AudioSignal:
         rate = int(self.extractor.sampling_rate)
         wave = value.wave if value.rate == rate else soxr.resample(value.wave, value.rate, rate)
         wave = np.pad(wave, (0, max(0, rate // 10 - len(wave))))
-        made = self.extractor(wave, sampling_rate=rate, return_tensors="np")
+        with _settled(wave):
+            made = self.extractor(wave, sampling_rate=rate, return_tensors="np")
         settings = self.extractor.to_dict()
         over = len(wave) - int(settings.get("n_samples") or len(wave))
         cut = -(-over // int(settings.get("hop_length") or 1)) if over > 0 else 0
@@ -226,15 +235,77 @@ class AudioSignal:
         return int(self._main(row).shape[0])
 
 
+@dataclass(frozen=True)
+class VideoSignal:
+    """Films: uint8 (frames, height, width, 3). frames: how many the tower takes, spread evenly over the film; 0: all of it."""
+
+    processor: Any
+    frames: int
+    modality: str = "video"
+
+    @property
+    def key(self) -> str:
+        """A row is the frames themselves, so many of them."""
+        return f"video:{self.frames}"
+
+    def row(self, value: np.ndarray) -> Row:
+        """The frames in the middle of equal stretches; a film that has fewer repeats some."""
+        count = self.frames or len(value)
+        places = (2 * np.arange(count) + 1) * len(value) // (2 * count)
+        return {"film": value[places]}
+
+    def batch(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+        """The processor's tensors.
+
+        Raises: ModelError if the processor leaves films of different sizes different.
+        """
+        films = [np.ascontiguousarray(row["film"]) for row in rows]
+        made = self.processor(videos=films, return_tensors="pt", input_data_format="channels_last")
+        tensors = {str(name): value for name, value in made.items() if isinstance(value, Tensor)}
+        if any(tensor.shape[0] != len(rows) for tensor in tensors.values()) or not tensors:
+            raise ModelError("video processor", "gives no tensor with a row for each film.", "Use one that resizes to one size.")
+        return tensors
+
+    def bucket(self, row: Row) -> tuple[int, ...]:
+        """The number of frames; the processor brings them to one size."""
+        return (len(row["film"]),)
+
+    def describe(self) -> Mapping[str, Any]:
+        """The processor's settings, and the number of frames."""
+        return {"processor": type(self.processor).__name__, "frames": self.frames, **_plain(self.processor.to_dict())}
+
+    def sample(self) -> np.ndarray:
+        """Six frames of a grey ramp, 40 x 48."""
+        return np.stack([ImageSignal(self.processor).sample()] * 6)
+
+
 def signal(modality: str, processor: Any, *, limit: int) -> Signal:
-    """The way into a tower of that modality. limit: the most tokens of a text."""
+    """The way into a tower of that modality. limit: the most tokens of a text, the frames of a film."""
     if modality == "image":
         return ImageSignal(processor)
     if modality == "text":
         return TextSignal(processor, limit)
     if modality == "audio":
         return AudioSignal(processor)
-    raise ModelError("model.towers", f'no tower for "{modality}" can be fed yet.', "Towers read image, text and audio.")
+    if modality == "video":
+        return VideoSignal(processor, limit)
+    raise ModelError("model.towers", f'no tower for "{modality}" can be fed yet.', "Towers read image, text, audio and video.")
+
+
+def _takes_layout(processor: Any) -> bool:
+    parameters = inspect.signature(processor.preprocess).parameters
+    return "input_data_format" in parameters or any(one.kind == inspect.Parameter.VAR_KEYWORD for one in parameters.values())
+
+
+@contextmanager
+def _settled(wave: np.ndarray) -> Generator[None]:
+    """What an extractor draws (where it cuts a long sound) follows from the sound; numpy's generator is put back afterwards."""
+    state = np.random.get_state()
+    np.random.seed(derive("sound", hashlib.blake2b(np.ascontiguousarray(wave).tobytes(), digest_size=16).hexdigest()) % 2**32)
+    try:
+        yield
+    finally:
+        np.random.set_state(state)
 
 
 def _padded(array: np.ndarray, length: int, longest: int) -> Tensor:

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from multitune.core.errors import ModelError
 
 Pool = Literal["mean", "first", "pooler"]
+SEEN = {"image", "video"}
 Module = TypeVar("Module", bound=nn.Module)
 SHARE = "share"
 MAX_COPIED = 50_000_000
@@ -41,12 +42,12 @@ def modality_of(module: PreTrainedModel) -> str:
     """The one modality that a model encodes, or an empty text if it joins several.
 
     `main_input_name` decides and `input_modalities` confirms: some classes inherit "text" without reading any. A name that forward
-    does not take is inherited too (SmolVLM's vision tower) and decides nothing.
+    does not take is inherited too (SmolVLM's vision tower) and decides nothing. What reads pictures and films reads pictures.
     """
     stated = module.input_modalities
     modalities = (stated,) if isinstance(stated, str) else tuple(stated)
     if len(modalities) > 1:
-        return ""
+        return "image" if set(modalities) == SEEN else ""
     taken = inspect.signature(module.forward).parameters
     by_name = _BY_MAIN_INPUT.get(module.main_input_name) if module.main_input_name in taken else None
     if by_name is None:

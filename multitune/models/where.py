@@ -28,6 +28,7 @@ _PROCESSOR_FILES = {
     "image": ("preprocessor_config.json", "processor_config.json"),
     "audio": ("preprocessor_config.json", "processor_config.json"),
     "text": ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model"),
+    "video": ("video_preprocessor_config.json", "preprocessor_config.json", "processor_config.json"),
     "any": ("processor_config.json", "preprocessor_config.json"),
 }
 
@@ -134,7 +135,13 @@ def check_processor(folder: Path, modality: str, *, where: str) -> None:
         raise ModelError(where, f"{folder} has no {' or '.join(wanted[:2])}.", f"Add the {word} that belongs to these weights.")
 
 
-_PROCESSOR_WORDS = {"image": "image processor", "audio": "feature extractor", "text": "tokenizer", "any": "processor"}
+_PROCESSOR_WORDS = {
+    "image": "image processor",
+    "audio": "feature extractor",
+    "text": "tokenizer",
+    "any": "processor",
+    "video": "video processor",
+}
 
 
 def import_own(config: Mapping[str, Any]) -> None:

@@ -64,7 +64,8 @@ def targets(rows: Sequence[TuningRow], anatomy: Anatomy) -> list[Target]:
         hits = {tower: _layers(tower, row.pattern, anatomy) for tower in towers}
         if not any(hits.values()):
             found_none = f'"{row.pattern}" matches no linear layer of a tower; towers are {", ".join(towers)}.'
-            raise ModelError(where, found_none, did_you_mean(row.pattern, towers))
+            near = "Choose partial or full for it." if row.pattern in towers else did_you_mean(row.pattern, towers)
+            raise ModelError(where, found_none, near)
         found += [Target(position, tower, options, layers) for tower, layers in hits.items() if layers]
     for one in found:
         if sum(other.tower == one.tower for other in found) > 1:

@@ -1,7 +1,7 @@
 """List the plug-ins and their options.
 
 Without a kind: every kind with its plug-ins. With a kind (source, tower, loss ...): each plug-in of it with its summary and
-its options, their types, defaults and meanings.
+its options, their types, defaults and meanings. `models`: which kinds of pretrained models hold to every line of the walk over them.
 """
 
 from __future__ import annotations
@@ -15,26 +15,41 @@ from multitune.core import catalog
 from multitune.core.errors import PluginError, did_you_mean, one_of
 from multitune.core.recipe import Component
 from multitune.core.result import Result
+from multitune.models.inspection import conformance
+
+MODELS = "models"
 
 
 class Options(catalog.Options):
     """What to list."""
 
-    kind: str = Field(default="", description="source, modality, tower, family, loss ...", json_schema_extra=catalog.POSITIONAL)
+    kind: str = Field(default="", description="source, modality, tower, family, loss ..., or models", json_schema_extra=catalog.POSITIONAL)
     run: Path | None = Field(default=None, description="also write what is shown into this folder")
     fresh: bool = Field(default=False, description="no effect here; taken so that the same flags fit every verb")
 
 
 def build(options: Options) -> Result:
     """The list as text; figures count the plug-ins of each kind."""
+    made = _models() if options.kind == MODELS else _plugins(options)
+    return made if options.run is None else made.kept(options.run / "list.txt")
+
+
+def _plugins(options: Options) -> Result:
     kinds = [options.kind] if options.kind else [kind for kind in catalog.KINDS if catalog.names(kind)]
     unknown = [kind for kind in kinds if kind not in catalog.KINDS]
     if unknown:
-        known = one_of(catalog.KINDS)
+        known = one_of([*catalog.KINDS, MODELS])
         raise PluginError("list", f'"{unknown[0]}" is no kind; there are {known}.', did_you_mean(unknown[0], list(catalog.KINDS)))
     lines = [line for kind in kinds for line in _kind_lines(kind, detailed=bool(options.kind))]
-    made = Result(ok=True, figures={kind: float(len(catalog.names(kind))) for kind in kinds}, text="\n".join(lines))
-    return made if options.run is None else made.kept(options.run / "list.txt")
+    return Result(ok=True, figures={kind: float(len(catalog.names(kind))) for kind in kinds}, text="\n".join(lines))
+
+
+def _models() -> Result:
+    kinds, why_none = conformance.read(conformance.root())
+    green = sum(kind.green for kind in kinds)
+    lines = [f"{'green' if kind.green else 'red':<6}{kind.title:<26}{', '.join(kind.reads)}" for kind in kinds]
+    text = "\n".join([*lines, f"{green} of {len(kinds)} kinds of models hold to every line" if kinds else why_none])
+    return Result(ok=True, figures={"kinds_green": float(green), "kinds_walked": float(len(kinds))}, text=text)
 
 
 def _kind_lines(kind: str, *, detailed: bool) -> Iterator[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from multitune.models.load import limit_of
+from multitune.models.weights.limits import limit_of
 
 
 def limits_of(modality: str, tower: PreTrainedModel, processor: Any) -> dict[str, str]:

@@ -16,7 +16,8 @@ from multitune.core.errors import ModelError
 from multitune.models import signals, tokens
 from multitune.models.anatomy import block_paths
 from multitune.models.inspection.limits import limits_of
-from multitune.models.load import Outline, limit_of, processor_of
+from multitune.models.load import Outline, processor_of
+from multitune.models.weights.limits import limit_for
 
 Shape = tuple[int, ...]
 MAX_IN_MEMORY = 1_000_000_000
@@ -128,7 +129,7 @@ def _tower(name: str, path: str, modality: str, tower: PreTrainedModel, outline:
     untried = lacking
     if processor is not None:
         try:
-            way = signals.signal(modality, processor, limit=limit_of(tower, processor) if modality == "text" else 0)
+            way = signals.signal(modality, processor, limit=limit_for(modality, tower, processor))
             try:
                 given, shapes = _run(tokens.runnable(tower), paths, way)
             except RuntimeError:  # some models read numbers on their way, which shapes alone do not have

@@ -40,7 +40,7 @@ def write(kind: Kind, folder: Path) -> Path:
             _settle(model)
     model.save_pretrained(folder)
     for name, content in kind.files.items():
-        (folder / name).write_text(json.dumps(content))
+        (folder / name).write_text(content if isinstance(content, str) else json.dumps(content))
     if kind.tokenizer:
         tokenizer(marked=kind.tokenizer == "marked").save_pretrained(folder)
     return folder

@@ -11,9 +11,12 @@ SPECIAL = ("<pad>", "<unk>", "<s>", "</s>", "<mask>", "<image>", "<fake_token_ar
 MORE = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
 TOKENS = (*SPECIAL, *MORE)
 VOCABULARY = len(TOKENS) + 256
+EVERY = "*"
 ENDS = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
 SMALL = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
 TEXT = SMALL | ENDS | {"vocab_size": VOCABULARY, "max_position_embeddings": 80}
+LLAMA = TEXT | {"model_type": "llama", "num_key_value_heads": 1, "max_position_embeddings": 400}
+SEES = SMALL | {"image_size": 32, "patch_size": 8}
 STILL = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "drop_path_rate": 0.0}
 VISION = SMALL | {"image_size": 32, "patch_size": 16}
 WAVES = SMALL | {"conv_dim": [8, 8, 8], "conv_stride": [10, 8, 4], "conv_kernel": [10, 8, 4], "num_conv_pos_embeddings": 8,
@@ -27,8 +30,8 @@ class Kind:
     name: Transformers' model type. shape: the family that it is walked under. config: its sizes. parts: part -> modality of the rows.
     blocks: tower -> path in the config of how many blocks it has (a list there is summed), or the number that the architecture fixes.
     files: name -> content, beside the weights. tokenizer: whether one is written, with or without marks around a text. opened_as: the
-    auto class of the whole folder. lr: of the overfitted rows. fast: also in `make test`. red: lines that it does not hold to, and
-    what a user can still do.
+    auto class of the whole folder. lr: of the overfitted rows. fast: also in `make test`. red: lines that it does not hold to
+    (`*`: none), and what a user can still do.
     """
 
     name: str
@@ -37,12 +40,16 @@ class Kind:
     config: Json
     parts: Mapping[str, str]
     blocks: Mapping[str, str | int]
-    files: Mapping[str, Json] = field(default_factory=dict)
+    files: Mapping[str, Json | str] = field(default_factory=dict)
     tokenizer: Literal["", "marked", "plain"] = ""
     opened_as: str = "AutoModel"
     lr: float = 3e-3
     fast: bool = False
     red: Mapping[str, str] = field(default_factory=dict)
+
+    def is_red(self, line: str) -> bool:
+        """Whether the kind is known not to hold to a line."""
+        return line in self.red or EVERY in self.red
 
 
 def pictures(processor: str, **more: Any) -> dict[str, Json]:
@@ -57,7 +64,16 @@ def sounds(extractor: str, **more: Any) -> dict[str, Json]:
 
 def picture(name: str, title: str, config: Json, blocks: str | int, files: Mapping[str, Json] | None = None, **more: Any) -> Kind:
     """A tower that reads pictures."""
-    return Kind(name, title, "classify", config, {"image": "image"}, {"image": blocks}, files or pictures("ViTImageProcessor"), **more)
+    return Kind(
+        name,
+        title,
+        "classify",
+        config,
+        {"image": "image"},
+        {"image": blocks},
+        pictures("ViTImageProcessor") if files is None else files,
+        **more,
+    )
 
 
 def sound(name: str, title: str, config: Json, files: Mapping[str, Json], **more: Any) -> Kind:
@@ -75,6 +91,15 @@ def pair(name: str, title: str, config: Json, files: Mapping[str, Json], other: 
     inner = "vision_config" if other == "image" else "audio_config"
     blocks = {other: f"{inner}.num_hidden_layers", "text": "text_config.num_hidden_layers"} | more.pop("blocks", {})
     return Kind(name, title, "embed", config, {other: other, "text": "text"}, blocks, files, tokenizer="marked", **more)
+
+
+def speaker(name: str, title: str, config: Json, files: Mapping[str, Any], blocks: str, image: str = "<image>", **more: Any) -> Kind:
+    """A model that writes about a picture."""
+    lines = "{% for message in messages %}{% for line in message['content'] %}{% if line['type'] == 'text' %}{{ line['text'] }}{% else %}"
+    template = lines + image + "{% endif %}{% endfor %}</s>{% endfor %}"
+    counts = {"image": blocks, "lm": "text_config.num_hidden_layers"}
+    tokens = {"tokenizer": "plain", "opened_as": "AutoModelForImageTextToText", "lr": 1e-2}
+    return Kind(name, title, "speak", config, {"image": "image"}, counts, {**files, "chat_template.jinja": template}, **tokens, **more)
 
 
 KINDS = (
@@ -189,5 +214,150 @@ KINDS = (
         "AST",
         SMALL | {"patch_size": 16, "max_length": 48, "num_mel_bins": 32},
         sounds("ASTFeatureExtractor", max_length=48, num_mel_bins=32),
+    ),
+    Kind(
+        "videomae",
+        "VideoMAE",
+        "classify",
+        VISION | {"image_size": 16, "patch_size": 8, "num_frames": 4},
+        {"video": "video"},
+        {"video": "num_hidden_layers"},
+        {
+            "preprocessor_config.json": {"video_processor_type": "VideoMAEVideoProcessor", "size": {"shortest_edge": 16}}
+            | {"crop_size": {"height": 16, "width": 16}}
+        },
+    ),
+    picture(
+        "timm_wrapper",
+        "timm through Transformers",
+        {
+            "architecture": "test_vit",
+            "model_args": {"depth": 3, "img_size": 32, "embed_dim": 16},
+            "pretrained_cfg": {"input_size": [3, 32, 32], "crop_pct": 1.0},
+        },
+        3,
+        {},
+    ),
+    pair(
+        "flava",
+        "FLAVA",
+        {
+            "text_config": TEXT,
+            "image_config": VISION,
+            "multimodal_config": SMALL,
+            "projection_dim": 12,
+            "hidden_size": 16,
+            "image_codebook_config": {"num_groups": 1, "hidden_size": 4, "vocab_size": 8},
+            "init_codebook": False,
+        },
+        pictures("FlavaImageProcessor", crop_size={"height": 32, "width": 32}, return_image_mask=False, return_codebook_pixels=False)
+        | {"processor_config.json": {"processor_class": "FlavaProcessor"}},
+        blocks={"image": "image_config.num_hidden_layers"},
+        lr=1e-2,
+    ),
+    pair(
+        "blip",
+        "BLIP",
+        {
+            "text_config": TEXT | STILL | {"encoder_hidden_size": 16, "projection_dim": 12},
+            "vision_config": VISION | {"initializer_range": 0.02},
+            "projection_dim": 12,
+        },
+        pictures("BlipImageProcessor") | {"processor_config.json": {"processor_class": "BlipProcessor"}},
+        lr=5e-3,
+    ),
+    pair(
+        "vilt",
+        "ViLT",
+        TEXT | VISION,
+        pictures("ViltImageProcessor") | {"processor_config.json": {"processor_class": "ViltProcessor"}},
+        blocks={"image": "num_hidden_layers", "text": "num_hidden_layers"},
+        red={
+            EVERY: "It joins picture and text from its first layer on, so that no tower is of one modality. Name a picture tower and a "
+            "text tower under fusion_encoder with fuse: cross_attention instead."
+        },
+    ),
+    picture(
+        "perceiver",
+        "Perceiver",
+        {
+            "num_latents": 4,
+            "d_latents": 16,
+            "d_model": 16,
+            "num_blocks": 1,
+            "num_self_attends_per_block": 3,
+            "num_self_attention_heads": 2,
+            "num_cross_attention_heads": 2,
+        },
+        "num_self_attends_per_block",
+        pictures("PerceiverImageProcessor"),
+        red={
+            EVERY: "Without a head it reads arrays of its own width: what makes these of pictures or text belongs to each head's class. "
+            "The tower `perceiver` of multitune reads pictures and sounds from scratch."
+        },
+    ),
+    speaker(
+        "smolvlm",
+        "SmolVLM",
+        {"vision_config": SEES, "text_config": LLAMA, "scale_factor": 2, "image_token_id": TOKENS.index("<image>"), "pad_token_id": 0},
+        {
+            "preprocessor_config.json": {
+                "image_processor_type": "SmolVLMImageProcessor",
+                "do_image_splitting": False,
+                "do_pad": True,
+                "size": {"longest_edge": 32},
+                "max_image_size": {"longest_edge": 32},
+            },
+            "video_preprocessor_config.json": {"video_processor_type": "SmolVLMVideoProcessor"},
+            "processor_config.json": {"processor_class": "SmolVLMProcessor", "image_seq_len": 4},
+        },
+        "vision_config.num_hidden_layers",
+    ),
+    speaker(
+        "llava",
+        "LLaVA",
+        {
+            "vision_config": SEES | {"model_type": "clip_vision_model"},
+            "text_config": LLAMA,
+            "image_token_id": TOKENS.index("<image>"),
+            "image_seq_length": 16,
+            "vision_feature_layer": -1,
+        },
+        pictures("LlavaImageProcessor", size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+        | {
+            "processor_config.json": {
+                "processor_class": "LlavaProcessor",
+                "patch_size": 8,
+                "image_token": "<image>",
+                "num_additional_image_tokens": 1,
+                "vision_feature_select_strategy": "default",
+            }
+        },
+        "vision_config.num_hidden_layers",
+    ),
+    speaker(
+        "qwen2_vl",
+        "Qwen2-VL",
+        {
+            "vision_config": {"depth": 3, "embed_dim": 16, "hidden_size": 16, "num_heads": 2, "patch_size": 4, "mlp_ratio": 2},
+            "text_config": LLAMA | {"model_type": "qwen2_vl_text", "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2]}},
+            "image_token_id": TOKENS.index("<|image_pad|>"),
+            "video_token_id": TOKENS.index("<|video_pad|>"),
+            "vision_start_token_id": TOKENS.index("<|vision_start|>"),
+            "vision_end_token_id": TOKENS.index("<|vision_end|>"),
+        },
+        {
+            "preprocessor_config.json": {
+                "image_processor_type": "Qwen2VLImageProcessor",
+                "patch_size": 4,
+                "min_pixels": 64,
+                "max_pixels": 1024,
+                "merge_size": 2,
+            },
+            "video_preprocessor_config.json": {"video_processor_type": "Qwen2VLVideoProcessor"},
+            "processor_config.json": {"processor_class": "Qwen2VLProcessor"},
+        },
+        "vision_config.depth",
+        image="<|vision_start|><|image_pad|><|vision_end|>",
     ),
 )

@@ -20,6 +20,7 @@ from multitune.core.protocols import AnswerNeed, Batch, Needs, Part, PartNeed, S
 from multitune.core.recipe import TuningRow
 from multitune.data.decode import modality
 from multitune.models import anatomy as anatomies
+from multitune.models import replay
 from multitune.models.anatomy import Anatomy, TowerInfo
 from multitune.models.load import Weights
 from multitune.models.plan import probe_sample
@@ -114,7 +115,7 @@ class Walk:
         if self.kind.shape == "classify":
             parts["label"] = Part("category", LABELS[place % len(LABELS)])
         elif self.kind.shape == "speak":
-            parts["reply"] = Part("text", modality("text").synthesize(1000 + place))
+            parts["reply"] = Part("text", " ".join(modality("text").synthesize(1000 + place).split()[:2]))
         return Sample(f"row-{place}", parts)
 
 
@@ -288,6 +289,24 @@ def opened(walk: Walk) -> str:
     return f"{', '.join(type(source.module).__name__ for source in family.sources.values())}"
 
 
+def cuts(walk: Walk) -> str:
+    """Cuts are offered only where replay is proven, on rows of different sizes, alone and joined; where none is, it says why."""
+    said: dict[str, None] = {}
+    proven = 0
+    for blocks_moving in (0, 1):
+        family = walk.family()
+        found = anatomies.find(family)
+        moving = {entry.name for entry in walk.tuned(family, {"name": "partial", "blocks": blocks_moving}).scope.entries}
+        rows = replay.probe_rows(family)
+        offered = replay.candidates(family, found, moving, row=rows[0])
+        proofs = [replay.prove(family, cut, rows, moving=moving) for cut in offered.highest().values()]
+        proven += sum(proof.equal for proof in proofs)
+        said |= dict.fromkeys(f"{proof.cut.name} proven" if proof.equal else f"{proof.cut.name}: {proof.reason}" for proof in proofs)
+        said |= {} if proofs else {f"{refusal.cut.name}: {refusal.reason}": None for refusal in offered.refused[:1]}
+    assert proven or all(said), "no cut, and no reason"
+    return "; ".join(said)
+
+
 LINES = {
     "towers": towers,
     "blocks": blocks,
@@ -299,6 +318,7 @@ LINES = {
     "overfit": overfit,
     "saved": saved,
     "opened": opened,
+    "cuts": cuts,
 }
 
 # ------------------------------------------------------------------------------------------------------------ small things

@@ -101,8 +101,9 @@ class Whole(nn.Module):
 
 
 def _tensor(features: Any) -> Tensor:
-    """The projected vectors: newer models give them as `pooler_output`, older ones as they are."""
-    return features if isinstance(features, Tensor) else cast("Tensor", features["pooler_output"])
+    """The projected vectors: newer models give them as `pooler_output`, older ones as they are; of projected tokens the first."""
+    made = features if isinstance(features, Tensor) else cast("Tensor", features["pooler_output"])
+    return made[:, 0] if made.dim() == 3 else made
 
 
 def _modality(part: str, needs: Needs, found: Mapping[str, Any]) -> str:

@@ -24,8 +24,9 @@ from multitune.models.families.generative.preparing import LONGEST_ANSWER
 from multitune.models.families.generative.prompt import Prompt
 from multitune.models.families.generative.sides import WHERE, Sides, frame, refuse_other_processor, room
 from multitune.models.families.generative.two_sided import DECODER, ENCODER, TwoSidedPreparer
-from multitune.models.load import LoadedModel, limit_of
+from multitune.models.load import LoadedModel
 from multitune.models.signals import signal
+from multitune.models.weights.limits import limit_of
 
 
 class EncoderDecoder(nn.Module):
