@@ -13,7 +13,8 @@ import torch
 
 from multitune.models.inspection.conformance import Kind, Line, root, write
 from multitune.models.weights.quietly import quiet
-from tests.models.kinds import specs
+from tests.models.kinds.kind import Kind as Spec
+from tests.models.kinds.specs import KINDS
 from tests.models.kinds.walk import LINES, Walk
 
 PAGE = Path("docs") / "support.md"
@@ -33,7 +34,7 @@ the same way; `multitune inspect FOLDER` shows what is found.
 """
 
 
-def walked(kind: specs.Kind) -> Kind:
+def walked(kind: Spec) -> Kind:
     """One kind under every line."""
     with tempfile.TemporaryDirectory() as folder:
         walk = Walk(kind, Path(folder))
@@ -41,7 +42,7 @@ def walked(kind: specs.Kind) -> Kind:
     return Kind(kind.name, kind.title, tuple(dict.fromkeys(kind.parts.values())), lines, " ".join(dict.fromkeys(kind.red.values())))
 
 
-def surprises(spec: specs.Kind, found: Kind) -> list[str]:
+def surprises(spec: Spec, found: Kind) -> list[str]:
     """Lines that came out otherwise than the spec says."""
     return [f"{found.name}-{line.name}: {line.said}" for line in found.lines if line.ok == spec.is_red(line.name)]
 
@@ -77,7 +78,7 @@ def main() -> int:
     warnings.simplefilter("ignore")
     found: list[Kind] = []
     unexpected: list[str] = []
-    for spec in specs.KINDS:
+    for spec in KINDS:
         start = perf_counter()
         with quiet():
             kind = walked(spec)

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, decoders, models, processors
+from tokenizers import AddedToken, Tokenizer, decoders, models, processors
 from tokenizers.pre_tokenizers import ByteLevel
 from torch.nn import functional
 from transformers import (
@@ -16,10 +16,11 @@ from transformers import (
     AutoModelForSeq2SeqLM,
     AutoModelForSpeechSeq2Seq,
     PreTrainedTokenizerFast,
+    WhisperTokenizer,
 )
 
 from multitune.core.randomness import derive
-from tests.models.kinds.specs import TOKENS, Kind
+from tests.models.kinds.kind import HEARD, TOKENS, Kind
 
 CLASSES = {
     "AutoModel": AutoModel,
@@ -41,7 +42,9 @@ def write(kind: Kind, folder: Path) -> Path:
     model.save_pretrained(folder)
     for name, content in kind.files.items():
         (folder / name).write_text(content if isinstance(content, str) else json.dumps(content))
-    if kind.tokenizer:
+    if kind.tokenizer == "heard":
+        _heard().save_pretrained(folder)
+    elif kind.tokenizer:
         tokenizer(marked=kind.tokenizer == "marked").save_pretrained(folder)
     return folder
 
@@ -58,6 +61,13 @@ def _settle(model: torch.nn.Module) -> None:
             for _ in range(40):
                 model.train()(pixel_values=functional.interpolate(torch.rand(16, 3, 4, 4), (32, 32), mode="bilinear"))
         model.eval()
+
+
+def _heard() -> WhisperTokenizer:
+    """A tokenizer whose text begins with what is to be done in which language."""
+    vocabulary = {token: place for place, token in enumerate([*HEARD, *sorted(ByteLevel.alphabet())])}
+    more = [AddedToken(token, special=True, normalized=False) for token in HEARD[1:]]
+    return WhisperTokenizer(vocab=vocabulary, merges=[], additional_special_tokens=more, language="en", task="transcribe")
 
 
 def tokenizer(*, marked: bool) -> PreTrainedTokenizerFast:

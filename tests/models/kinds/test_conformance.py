@@ -12,8 +12,9 @@ from multitune.models.inspection import conformance
 from multitune.models.inspection.conformance import Kind, Line, code_hash, read, root, write
 from multitune.verbs import list as listing
 from tests.models.kinds.conformance import PAGE, page, surprises
-from tests.models.kinds.specs import EVERY, KINDS
-from tests.models.kinds.specs import Kind as Spec
+from tests.models.kinds.kind import EVERY
+from tests.models.kinds.kind import Kind as Spec
+from tests.models.kinds.specs import KINDS
 from tests.models.kinds.walk import Walk
 
 HELD = (Line("blocks", True, "image 3"), Line("lora", True, "moved"), Line("cuts", True, "image proven"))

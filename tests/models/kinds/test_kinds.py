@@ -7,7 +7,8 @@ from itertools import product
 
 import pytest
 
-from tests.models.kinds.specs import KINDS, Kind
+from tests.models.kinds.kind import Kind
+from tests.models.kinds.specs import KINDS
 from tests.models.kinds.walk import LINES, Walk
 
 CASES = [

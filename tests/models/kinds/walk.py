@@ -31,7 +31,7 @@ from multitune.tuning.gradients import Gradients
 from multitune.tuning.scope import Scope
 from multitune.tuning.step import Step
 from tests.models.kinds import folders
-from tests.models.kinds.specs import Kind
+from tests.models.kinds.kind import Kind
 
 LABELS = ("a", "b", "c", "d")
 FAMILIES = {"classify": "fusion_encoder", "embed": "dual_encoder", "speak": "generative"}
@@ -163,7 +163,8 @@ class Tuned:
 def towers(walk: Walk) -> str:
     """A tower for each part, reading what the part is."""
     found = {tower.name: tower.modality for tower in anatomies.find(walk.family()).towers}
-    expected = {**walk.kind.parts, **({"lm": "text"} if walk.kind.shape == "speak" else {})}
+    reads = next(iter(walk.kind.parts.values()))
+    expected = {name: reads if name == "encoder" else walk.kind.parts.get(name, "text") for name in walk.kind.blocks}
     assert found == expected, f"found {found}, not {expected}"
     return ", ".join(f"{name} reads {read}" for name, read in found.items())
 
@@ -182,12 +183,14 @@ def blocks(walk: Walk) -> str:
 
 
 def freezing(walk: Walk) -> str:
-    """With everything frozen but what joins the towers, no bit of a tower changes."""
+    """With everything frozen but what joins the towers (or, where nothing does, with one tower frozen), no frozen bit changes."""
     tuned = walk.tuned(walk.family(), {"name": "partial"})
+    if not tuned.scope.entries:  # nothing lies outside its towers: the first one is frozen instead
+        tuned = walk.tuned(walk.family(), {"name": "full", "towers": {next(iter(walk.kind.blocks)): 0.0}})
     moved = tuned.moved()
     assert moved, "nothing moved at all"
     assert moved <= tuned.planned, f"moved, though frozen: {sorted(moved - tuned.planned)[:3]}"
-    return f"{len(moved)} tensors moved, none of a tower"
+    return f"{len(moved)} tensors moved, none of what is frozen"
 
 
 def partial(walk: Walk) -> str:
