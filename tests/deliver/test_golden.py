@@ -12,7 +12,7 @@ from multitune.core.protocols import Category, Embedding, Number, Prediction, So
 from multitune.data.decode import modality
 from multitune.deliver.golden import distance
 
-MEDIA = [name for name in catalog.names("modality") if modality(name).media]
+MEDIA = [name for name in catalog.names("modality") if modality(name).media and modality(name).magic]
 
 
 @pytest.mark.parametrize("name", MEDIA)
