@@ -65,7 +65,8 @@ _PROCESSORS: Mapping[str, Class] = {
 class TowerSpec(catalog.Options):
     """A tower as the recipe names it; in its short form, just `pretrained`. A plug-in may state its options beside its `name`.
 
-    pretrained: a plug-in of models/towers, an embedded base (`tiny/image`), a local folder or a hub id, in this order.
+    pretrained: a plug-in of models/towers, an embedded base (`tiny/image`), a local folder or a hub id, in this order; a hub id's revision
+    stands behind an @, or beside it as `revision`.
     weights: `random` starts from the folder's config alone. pool: how its tokens become one vector. allow_new: shell-style
     patterns of weights that may be missing. dtype: what the weights are loaded as. options: of a plug-in.
     """
@@ -84,6 +85,9 @@ class TowerSpec(catalog.Options):
             own = {key: value[key] for key in cls.model_fields if key in value}
             rest = {key: option for key, option in value.items() if key != "name" and key not in own}
             return own | {"pretrained": value["name"], "options": rest}
+        if isinstance(value, Mapping) and {"pretrained", "revision"} <= set(value):
+            rest = {key: value[key] for key in value if key != "revision"}
+            return rest | {"pretrained": f"{value['pretrained']}@{value['revision']}"}
         return {"pretrained": value} if isinstance(value, str) else value
 
 
@@ -303,10 +307,6 @@ def _config(asked: _Asked) -> Any:
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        if "auto_map" in read_json(folder / "config.json", where=asked.where):
-            raise ModelError(
-                asked.where, f"{folder} needs code of its own (auto_map), which is never run.", "Choose a model that Transformers knows."
-            ) from None
         raise unreadable(asked.where, folder, error) from None
 
 

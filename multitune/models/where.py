@@ -12,12 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
 
 from multitune.core import catalog
 from multitune.core.errors import ModelError, did_you_mean
+from multitune.models.weights.hub import INDEX, WEIGHTS, HubId, fetch
 
 BASES = Path(__file__).resolve().parent / "bases"
 OWN = "multitune-"  # how the `model_type` of a tower plug-in begins; its name follows
@@ -55,10 +54,11 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Stored:
-    """What a folder's safetensors hold, read from their headers: numbers by type, bytes on disk."""
+    """What a folder's safetensors hold, read from their headers: numbers by type, bytes on disk, files they are spread over."""
 
     numbers: Mapping[str, int] = field(default_factory=dict)
     num_bytes: int = 0
+    num_files: int = 0
 
 
 def bases() -> list[str]:
@@ -67,7 +67,7 @@ def bases() -> list[str]:
 
 
 def locate(pretrained: str, *, where: str, read_weights: bool) -> Provenance:
-    """The place that a name means: a tower plug-in, an embedded base, a local folder, a hub id; in this order.
+    """The place that a name means: a tower plug-in, an embedded base, a local folder, a hub id (`org/name@revision`); in this order.
 
     read_weights: whether a hub id's weights are needed too, or its small files only.
     Raises: ModelError if there is no such place.
@@ -79,29 +79,27 @@ def locate(pretrained: str, *, where: str, read_weights: bool) -> Provenance:
     folder = Path(pretrained).expanduser()
     if folder.is_dir():
         return Provenance("folder", pretrained, folder)
+    local, pinned, _ = pretrained.partition("@")
+    if pinned and (local in (*catalog.names("tower"), *bases()) or Path(local).expanduser().is_dir()):
+        raise ModelError(where, f'"{local}" is on this machine; a revision belongs to a hub id.', "Leave it out.")
     if folder.exists():
         raise ModelError(where, f'"{pretrained}" is a file.', "Name the folder that holds config.json and the weights.")
-    if folder.is_absolute() or pretrained.startswith((".", "~")) or pretrained.count("/") > 1 or "\\" in pretrained:
+    if folder.is_absolute() or pretrained.startswith((".", "~")) or local.count("/") > 1 or "\\" in pretrained:
         raise ModelError(where, f'there is no folder "{pretrained}".', "Name a folder with config.json and *.safetensors.")
     return _from_hub(pretrained, where=where, read_weights=read_weights)
 
 
-def _from_hub(name: str, *, where: str, read_weights: bool) -> Provenance:
-    known = [*bases(), *catalog.names("tower")]
-    if "/" not in name:
-        near = did_you_mean(name, known) or f"There are {', '.join(known)}."
-        raise ModelError(where, f'"{name}" is no tower, no base and no folder.', near)
-    wanted = ["*.json", "*.txt", "*.model", "*.jinja", *(["*.safetensors"] if read_weights else [])]
+def _from_hub(text: str, *, where: str, read_weights: bool) -> Provenance:
+    if "/" not in text:
+        known = [*bases(), *catalog.names("tower")]
+        near = did_you_mean(text, known) or f"There are {', '.join(known)}."
+        raise ModelError(where, f'"{text}" is no tower, no base and no folder.', near)
+    asked = HubId.of(text, where=where)
     try:
-        folder = Path(snapshot_download(name, allow_patterns=wanted, ignore_patterns=["*/*"]))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0][:160]
-        raise ModelError(
-            where,
-            f'"{name}" is no base that is embedded and no folder here, and the hub did not give it ({reason}).',
-            did_you_mean(name, known) or "Give a local folder, or connect to the hub once.",
-        ) from None
-    return Provenance("hub", name, folder, revision=folder.name)
+        folder = fetch(asked, where=where, read_weights=read_weights)
+    except ModelError as error:
+        raise ModelError(where, error.found, did_you_mean(asked.name, bases()) or error.remedy) from None
+    return Provenance("hub", asked.name if folder.name == asked.revision else text, folder, revision=folder.name)
 
 
 def check_folder(folder: Path, *, where: str, need_weights: bool) -> Stored:
@@ -121,7 +119,7 @@ def check_folder(folder: Path, *, where: str, need_weights: bool) -> Stored:
     numbers: Counter[str] = Counter()
     for file in files:
         numbers.update(_numbers_in(file, where=where))
-    return Stored(dict(sorted(numbers.items())), sum(file.stat().st_size for file in files))
+    return Stored(dict(sorted(numbers.items())), sum(file.stat().st_size for file in files), len(files))
 
 
 def check_processor(folder: Path, modality: str, *, where: str) -> None:
@@ -168,9 +166,9 @@ def read_json(path: Path, *, where: str) -> dict[str, Any]:
 
 
 def _weight_files(folder: Path, *, where: str) -> list[Path]:
-    index = folder / "model.safetensors.index.json"
-    if (folder / "model.safetensors").is_file() or not index.is_file():
-        return [path for path in (folder / "model.safetensors",) if path.is_file()]
+    index = folder / INDEX
+    if (folder / WEIGHTS).is_file() or not index.is_file():
+        return [path for path in (folder / WEIGHTS,) if path.is_file()]
     names = sorted({str(name) for name in dict(read_json(index, where=where).get("weight_map", {})).values()})
     for name in names:
         if Path(name).name != name or not name.endswith(".safetensors"):

@@ -100,7 +100,10 @@ def other_modality(where: str, what: object, found: str, accepted: Sequence[str]
 
 
 def unreadable(where: str, folder: Path | None, error: Exception) -> ModelError:
-    """Transformers refused a folder."""
+    """Transformers refused a folder: it would have to run code that lies in it, or cannot read it."""
+    if "trust_remote_code" in str(error):
+        found = f"{folder} needs code of its own (auto_map), which is never run."
+        return ModelError(where, found, "Choose a model that Transformers knows.")
     reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
     return ModelError(where, f"Transformers cannot read {folder}: {reason}", "Check config.json, or the folder.")
 
