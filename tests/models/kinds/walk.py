@@ -184,19 +184,23 @@ def blocks(walk: Walk) -> str:
 
 def freezing(walk: Walk) -> str:
     """With everything frozen but what joins the towers (or, where nothing does, with one tower frozen), no frozen bit changes."""
-    tuned = walk.tuned(walk.family(), {"name": "partial"})
-    if not tuned.scope.entries:  # nothing lies outside its towers: the first one is frozen instead
-        tuned = walk.tuned(walk.family(), {"name": "full", "towers": {next(iter(walk.kind.blocks)): 0.0}})
+    tuned, towers_frozen = _frozen(walk)
+    frozen = _inside(tuned.family, towers_frozen)
     moved = tuned.moved()
     assert moved, "nothing moved at all"
-    assert moved <= tuned.planned, f"moved, though frozen: {sorted(moved - tuned.planned)[:3]}"
+    assert not moved & frozen, f"moved, though frozen: {sorted(moved & frozen)[:3]}"
+    assert moved <= tuned.planned, f"moved, though not planned: {sorted(moved - tuned.planned)[:3]}"
     return f"{len(moved)} tensors moved, none of what is frozen"
 
 
 def partial(walk: Walk) -> str:
     """With the last block of each tower moving, nothing else of it does."""
     family = walk.family()
-    return _only_planned(walk.tuned(family, {"name": "partial", "blocks": 1}), anatomies.find(family))
+    found = anatomies.find(family)
+    early = {name for tower in found.towers for block in tower.blocks[:-1] for name in _inside(family, [tower.name], block)}
+    tuned = walk.tuned(family, {"name": "partial", "blocks": 1})
+    assert not tuned.planned & early, f"planned to move before the last block: {sorted(tuned.planned & early)[:3]}"
+    return _only_planned(tuned, found)
 
 
 def lora(walk: Walk) -> str:
@@ -297,9 +301,9 @@ def cuts(walk: Walk) -> str:
     said: dict[str, None] = {}
     proven = 0
     for blocks_moving in (0, 1):
-        family = walk.family()
+        tuned = walk.tuned(walk.family(), {"name": "partial", "blocks": 1}) if blocks_moving else _frozen(walk)[0]
+        family, moving = tuned.family, {entry.name for entry in tuned.scope.entries}
         found = anatomies.find(family)
-        moving = {entry.name for entry in walk.tuned(family, {"name": "partial", "blocks": blocks_moving}).scope.entries}
         rows = replay.probe_rows(family)
         offered = replay.candidates(family, found, moving, row=rows[0])
         proofs = [replay.prove(family, cut, rows, moving=moving) for cut in offered.highest().values()]
@@ -356,6 +360,18 @@ def _refuse_other_order(walk: Walk, family: Any, tower: TowerInfo) -> None:
     for hook in hooks:
         hook.remove()
     assert called == paths, f"the blocks of {tower.name} were called as {called}"
+
+
+def _frozen(walk: Walk) -> tuple[Tuned, list[str]]:
+    """A family with its towers frozen, and their names; where nothing lies outside them, only the first is."""
+    tuned, names = walk.tuned(walk.family(), {"name": "partial"}), list(walk.kind.blocks)
+    return (tuned, names) if tuned.scope.entries else (walk.tuned(walk.family(), {"name": "full", "towers": {names[0]: 0.0}}), names[:1])
+
+
+def _inside(family: Any, towers: Sequence[str], block: str = "") -> set[str]:
+    """Names in the state dict of what lies in towers, or in one block of them (its public path), whatever a scope says."""
+    found = anatomies.find(family)
+    return {path for path, name in found.names.items() if name.startswith(f"{block}." if block else tuple(f"{one}." for one in towers))}
 
 
 def _only_planned(tuned: Tuned, found: Anatomy) -> str:
