@@ -1,10 +1,16 @@
-"""Ctrl-C and SIGTERM: asked once, the run ends after the step in hand; asked twice, at once."""
+"""Ctrl-C and SIGTERM: asked once, the run ends after the step or within the evaluation in hand; asked twice, at once."""
 
 from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Generator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
+
+
+class Interrupted(BaseException):
+    """A signal came within `Asked.at_once`."""
 
 
 class Asked:
@@ -12,6 +18,7 @@ class Asked:
 
     def __init__(self) -> None:
         self.number = 0
+        self._urgent = False
         self._before: dict[int, signal.Handlers | int | None] = {}
 
     def __enter__(self) -> Asked:
@@ -23,6 +30,20 @@ class Asked:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._put_back()
 
+    @contextmanager
+    def at_once(self) -> Generator[None]:
+        """For work that may be left at any moment and done again.
+
+        Raises: Interrupted, within it, as soon as a signal asks for an end, or has asked before.
+        """
+        self._urgent = True
+        try:
+            if self.number:
+                raise Interrupted
+            yield
+        finally:
+            self._urgent = False
+
     def name(self, number: int) -> str:
         """What people call a signal."""
         return "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
@@ -30,6 +51,8 @@ class Asked:
     def _remember(self, number: int, _: FrameType | None) -> None:
         self.number = number
         self._put_back()
+        if self._urgent:
+            raise Interrupted
 
     def _put_back(self) -> None:
         for number, handler in self._before.items():

@@ -78,6 +78,31 @@ def test_a_signal_ends_the_run_after_a_checkpoint_and_the_same_call_goes_on(tmp_
     assert bits(resumed) == bits(whole)
 
 
+@pytest.mark.parametrize("step", [4, 8])
+def test_a_signal_within_an_evaluation_ends_it_at_once_and_the_same_call_goes_on(tmp_path: Path, step: int) -> None:
+    looks: list[str] = []
+
+    def watch(family: Small) -> dict[str, float]:
+        looks.append("begun")
+        if len(looks) == (1 if step == 4 else 3):
+            os.kill(os.getpid(), signal.SIGTERM)
+        looks.append("ended")
+        return {"valid/loss": float(len(looks))}
+
+    whole = small("classify", dropout=0.2)
+    fit(whole, tmp_path / "whole")
+    with pytest.raises(Stopped) as stopped:
+        fit(small("classify", dropout=0.2), tmp_path / "run", watch=watch)
+    assert stopped.value.exit_code == 143
+    assert looks[-1] == "begun"
+    assert max(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == f"step-{step:06d}"
+    resumed, before = small("classify", dropout=0.2), len(looks)
+    outcome = fit(resumed, tmp_path / "run", watch=lambda family: looks.append("ended") or {"valid/loss": 7.0})
+    assert bits(resumed) == bits(whole)
+    assert len(looks) - before == (2 if step == 4 else 1)
+    assert outcome.best_figures == {"valid/loss": 7.0}
+
+
 def test_a_stop_before_a_due_evaluation_evaluates_on_resume(tmp_path: Path) -> None:
     class Signalled(Steps):
         def steps(self, start: int, stop: int) -> Any:

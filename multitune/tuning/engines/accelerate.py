@@ -32,7 +32,7 @@ from multitune.tuning.plan import control_of
 from multitune.tuning.ranks import Ranks, put
 from multitune.tuning.schedule import Schedule
 from multitune.tuning.scope import Scope
-from multitune.tuning.signals import Asked
+from multitune.tuning.signals import Asked, Interrupted
 from multitune.tuning.step import Report, Step
 
 Watch = Callable[[Any], Mapping[str, float]]
@@ -100,16 +100,13 @@ class Accelerate:
         loop = Loop(family, scope, loss, plan, run, ranks, watch, ledger or Ledger(), control or control_of(plan))
         total = scope.total
         with closing(loop), Asked() as asked, Bar(total=total, done=loop.done, main=ranks.main) as bar:
-            loop.look()
+            loop.look(asked)
             batches = loader.steps(loop.done, total) if loop.done < total and not loop.stopped_by else iter(())
             for batch in batches:
                 report = loop.step(batch)
                 bar.show(step=loop.done, rate=loop.rate, loss=report.loss)
-                signal_number = int(ranks.highest(asked.number))
-                if signal_number:
-                    loop.keep()
-                    raise Stopped(asked.name(signal_number), 128 + signal_number)
-                loop.look()
+                loop.heed(asked)
+                loop.look(asked)
                 if loop.stopped_by:
                     break
             return loop.finish()
@@ -177,14 +174,32 @@ class Loop:
         self._say(values | {"train/wait_seconds": batch.wait_seconds})
         return report
 
-    def look(self) -> None:
-        """Evaluate and keep a checkpoint where this step asks for it; nothing twice."""
+    def heed(self, asked: Asked) -> None:
+        """Where a signal asked any rank for an end: keep a checkpoint of this step and end.
+
+        Raises: Stopped.
+        """
+        number = int(self.ranks.highest(asked.number))
+        if number:
+            if self.kept < self.done:
+                self.keep()
+            raise Stopped(asked.name(number), 128 + number)
+
+    def look(self, asked: Asked) -> None:
+        """Evaluate and keep a checkpoint where this step asks for it; nothing twice.
+
+        Raises: Stopped, after a checkpoint, where a signal came meanwhile; an evaluation that it cut short is done again on resume.
+        """
         last = self.done == self.scope.total
-        if self.done and self.looked < self.done and (last or self.done % self.plan["train.evaluate_every"] == 0):
-            self._evaluate()
+        evaluates = self.looked < self.done and (last or self.done % self.plan["train.evaluate_every"] == 0)
+        if evaluates:
+            self._evaluate(asked)
         wanted = last or self.done % self.plan["train.checkpoint_every"] == 0 or self.best_step == self.done or self.stopped_by
-        if self.done and self.kept < self.done and wanted:
+        keeps = self.kept < self.done and bool(wanted)
+        if keeps:
             self.keep()
+        if evaluates or keeps:
+            self.heed(asked)
 
     def keep(self) -> None:
         """Write a checkpoint; what it rests on (events, ledger) is on the disk before it."""
@@ -220,22 +235,29 @@ class Loop:
         if self.events is not None:
             self.events.close()
 
-    def _evaluate(self) -> None:
-        self.looked = self.done
-        answer = [0, 0]
-        if self.ranks.main:
-            self.scope.leave()
-            figures = dict(self.watch(self.family))
-            self._say({name: value for name, value in figures.items() if math.isfinite(value)})
-            if self.control:
-                self.control_state, decision = self.control.decide(self.control_state, step=self.done, figures=figures)
-                answer = [int(decision.best), int(decision.stop)]
-                self.stopped_by = decision.reason if decision.stop else ""
-            if answer[0] or not self.control:
-                self.best_figures = figures
-        best, stop = self.ranks.from_main(answer)
+    def _evaluate(self, asked: Asked) -> None:
+        whole, best, stop = self.ranks.from_main(self._judged(asked) if self.ranks.main else [0, 0, 0])
+        self.looked = self.done if whole else self.looked
         self.best_step = self.done if best else self.best_step
         self.stopped_by = self.stopped_by or ("the main process" if stop else "")
+
+    def _judged(self, asked: Asked) -> list[int]:
+        """Whether the evaluation came to its end, whether this step is the best so far, whether to stop."""
+        self.scope.leave()
+        try:
+            with asked.at_once():
+                figures = dict(self.watch(self.family))
+        except Interrupted:
+            return [0, 0, 0]
+        self._say({name: value for name, value in figures.items() if math.isfinite(value)})
+        best, stop = False, False
+        if self.control:
+            self.control_state, decision = self.control.decide(self.control_state, step=self.done, figures=figures)
+            best, stop = decision.best, decision.stop
+            self.stopped_by = decision.reason if stop else ""
+        if best or not self.control:
+            self.best_figures = figures
+        return [1, int(best), int(stop)]
 
     def _say(self, values: Mapping[str, float]) -> None:
         if self.events is not None:
