@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,8 @@ class Loader:
 
     batch_size: rows of a step over all ranks. micro_batch: rows of one forward; 0: the whole batch of a rank. balance: an answer
     whose classes are drawn equally often. augment: part -> augmentations, in order. memo_bytes: for what is prepared once; 0 keeps nothing.
-    timeout: seconds after which a silent worker counts as hung.
+    timeout: seconds after which a silent worker counts as hung. gather: gives every rank the texts of all; called once a step, so that what
+    happened to rows is known, and judged, on all ranks alike.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Loader:
         augment: Mapping[str, Sequence[Augmentation]] | None = None,
         memo_bytes: int = MEMO_BYTES,
         timeout: float = TIMEOUT_SECONDS,
+        gather: Callable[[Sequence[str]], Sequence[str]] = list,
     ) -> None:
         if not len(examples):
             raise DataError("data", "the split to train on has no rows.", "Give it rows.")
@@ -77,12 +80,21 @@ class Loader:
         self._memo = shared_memo if memo_bytes == MEMO_BYTES else Memo(memo_bytes)
         self._rank, self._world = rank, world
         self._workers, self._prefetch, self._timeout = workers, prefetch, timeout
-        self._budget = Budget(examples, self.ledger, max_loss)
+        self._budget, self._gather = Budget(examples, self.ledger, max_loss), gather
         self._pool: Pool | None = None
 
     @classmethod
     def of(
-        cls, examples: Examples, preparer: Preparer, *, recipe: Recipe, plan: Plan, ledger: Ledger, world: int = 1, rank: int = 0
+        cls,
+        examples: Examples,
+        preparer: Preparer,
+        *,
+        recipe: Recipe,
+        plan: Plan,
+        ledger: Ledger,
+        world: int = 1,
+        rank: int = 0,
+        gather: Callable[[Sequence[str]], Sequence[str]] = list,
     ) -> Loader:
         """The loader that a recipe and its plan ask for.
 
@@ -107,6 +119,7 @@ class Loader:
             ledger=ledger,
             max_loss=recipe.data.max_loss,
             augment=augmentations(recipe.data.inputs),
+            gather=gather,
         )
 
     @property
@@ -137,17 +150,19 @@ class Loader:
         try:
             for step, epoch, tasks in self._tasks(start, stop):
                 began = time.perf_counter()
-                micro: list[tuple[int, Batch]] = []
-                for task in tasks:
-                    done = next(made)
-                    self._budget.take(done.notes)
-                    if done.error is not None:
-                        raise done.error
-                    if done.batch is not None:
-                        micro.append((task.micro, done.batch))
-                yield StepBatches(step, epoch, tuple(micro), time.perf_counter() - began)
+                done = [(task.micro, next(made)) for task in tasks]
+                self._budget.take(self._of_all_ranks((number, note) for number, one in done for note in one.notes))
+                for error in (one.error for _, one in done if one.error is not None):
+                    raise error
+                micro = tuple((number, one.batch) for number, one in done if one.batch is not None)
+                yield StepBatches(step, epoch, micro, time.perf_counter() - began)
         finally:
             self.close()
+
+    def _of_all_ranks(self, notes: Iterable[tuple[int, Note]]) -> list[Note]:
+        """The notes of a step's micro-batches on all ranks, in the order in which one rank would have met them."""
+        told = self._gather([json.dumps([number, place, *astuple(note)]) for place, (number, note) in enumerate(notes)])
+        return [Note(*rest) for _, _, *rest in sorted(json.loads(text) for text in told)]
 
     def close(self) -> None:
         """End the worker processes."""

@@ -225,7 +225,7 @@ def _train(recipe: Recipe, batches: Batches, moves: list[Moves]) -> dict[str, Va
         "train.checkpoint_every": Value(train.checkpoint_every or every, "recipe" if train.checkpoint_every else "derived", "speed"),
         "train.early_stop": Value(stop, "recipe" if given("early_stop") else "default"),
         "train.engine": Value(train.engine.name, "recipe" if given("engine") else "default"),
-        "train.device": Value(_device(recipe), "machine" if train.device == "auto" else "recipe"),
+        "train.device": Value(device_of(recipe), "machine" if train.device == "auto" else "recipe"),
         "train.threads": Value(compute_threads(train.threads), "recipe" if train.threads else "machine"),
         "train.workers": Value(_workers(recipe), "machine" if train.workers < 0 else "recipe", "speed"),
         **stated("train", train, ("keep", "prefetch"), binds="speed"),
@@ -240,7 +240,11 @@ def _evaluate_every(batches: Batches) -> int:
     return min(batches.steps, batches.steps_per_epoch * max(1, math.ceil(epochs / MAX_EVALUATIONS)))
 
 
-def _device(recipe: Recipe) -> str:
+def device_of(recipe: Recipe) -> str:
+    """The device that a recipe asks for, or the best that the machine has.
+
+    Raises: RecipeError for one that the machine has not.
+    """
     asked = recipe.train.device
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if asked == "auto":
@@ -260,7 +264,7 @@ def _workers(recipe: Recipe) -> int:
 def _refuse(recipe: Recipe, batches: Batches, moves: list[Moves], loss: Loss) -> None:
     if not any(move.moving for move in moves):
         raise ModelError("strategy", "nothing moves.", "Give a row that matches something a rate above 0.")
-    if recipe.train.precision == "fp16" and _device(recipe) == "cpu":
+    if recipe.train.precision == "fp16" and device_of(recipe) == "cpu":
         raise RecipeError("train.precision", "fp16 needs a GPU.", "Use bf16 or fp32.")
     if recipe.train.batch_norm == "moving" and (batches.micro_batches > 1 or loss.over == "pairs"):
         found = "moving statistics cannot be split into micro-batches or passed twice."

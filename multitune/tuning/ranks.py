@@ -9,12 +9,17 @@ often as it likes. On one process everything here is the identity.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from multitune.core.errors import RunError
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,25 @@ class Ranks:
         dist.broadcast(told, src=0)
         return told.tolist()
 
+    def on_main(self, work: Callable[[], Found]) -> Found | None:
+        """What `work` gives on the main process; None on the others, which wait until it is done there.
+
+        Raises: what `work` raises; RunError on the others.
+        """
+        if self.world == 1:
+            return work()
+        if not self.main:
+            if not self.from_main([0])[0]:
+                raise RunError("run", "the main process refused it.", "Its message says why.")
+            return None
+        fine = False
+        try:
+            found = work()
+            fine = True
+        finally:
+            self.from_main([int(fine)])
+        return found
+
     def share(self, tensors: Sequence[Tensor]) -> None:
         """Put the main process's values into these tensors, in place."""
         if self.world == 1:
@@ -93,6 +117,16 @@ class Ranks:
         everyone = [torch.empty_like(padded) for _ in range(self.world)]
         dist.all_gather(everyone, padded)
         return torch.cat([part[:count] for part, count in zip(everyone, counts, strict=True)])
+
+    def gather_texts(self, texts: Sequence[str]) -> list[str]:
+        """The texts of all ranks, by rank; none of them may hold a line break. Cheap where no rank has any."""
+        if self.world == 1:
+            return list(texts)
+        if not self.any(bool(texts)):
+            return []
+        data = "".join(f"{text}\n" for text in texts).encode()
+        rows = torch.tensor(list(data), dtype=torch.uint8, device=self.device)
+        return bytes(self.gather(rows).tolist()).decode().split("\n")[:-1]
 
 
 def put(value: Tensor, *, into: Tensor) -> None:

@@ -135,9 +135,10 @@ def _figures(plan: Plan) -> dict[str, float]:
 def _proof(planned: Planned) -> Result:
     """Build with weights, run one micro-batch, and compare what gets a gradient with what the plan says moves."""
     from multitune.models.predictor import Predictor
+    from multitune.tuning.ranks import Ranks
     from multitune.verbs.train import Line
 
-    line = Line.start(planned, ledger=Ledger(), world=1, rank=0)
+    line = Line.start(planned, ledger=Ledger(), ranks=Ranks())
     started = time.perf_counter()
     step = next(iter(line.loader.steps(0, 1)))
     _, batch = step.micro[0]

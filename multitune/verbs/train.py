@@ -10,7 +10,8 @@ import io
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from multitune.models.anatomy import Anatomy
     from multitune.models.predictor import Predictor
     from multitune.models.replay import Settled
+    from multitune.tuning.ranks import Ranks
     from multitune.tuning.scope import Scope
 
 GOLDEN = 4
@@ -67,16 +69,32 @@ def train(
     started = time.perf_counter()
     asked = as_recipe(recipe, overrides)
     folder = Path(run) if run is not None else None
-    rank = int(os.environ.get("RANK", "0"))
-    if rank:  # another rank of the same run: rank 0 holds the lock and writes
-        where = run_folder(name=asked.name, request_hash=asked.request_hash(), folder=folder)
-        return _run(asked, RunDir(where, None), started, rank=rank)
-    with open_run(request=asked.request(), request_hash=asked.request_hash(), name=asked.name, folder=folder, fresh=fresh) as locked:
-        done = locked.read_json("result.json")
-        broken = () if done is None else _broken(locked)
-        if done is not None and not broken:
-            return _answer(done, locked)
-        return _run(asked, locked, started, rank=0, told=broken)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return _among_ranks(asked, folder, fresh, started)
+    with _opened(asked, folder, fresh) as locked:
+        answer, broken = _finished(locked)
+        return answer or _run(asked, locked, started, told=broken)
+
+
+def _opened(recipe: Recipe, folder: Path | None, fresh: bool) -> RunDir:
+    return open_run(request=recipe.request(), request_hash=recipe.request_hash(), name=recipe.name, folder=folder, fresh=fresh)
+
+
+def _among_ranks(recipe: Recipe, folder: Path | None, fresh: bool, started: float) -> Result:
+    """The same over several processes: the main one holds the lock and writes; the others look at nothing before its word."""
+    from multitune.tuning.engines.accelerate import processes
+    from multitune.tuning.plan import device_of
+
+    ranks = processes(device_of(recipe))
+    with ExitStack() as stack:
+        run = ranks.on_main(lambda: stack.enter_context(_opened(recipe, folder, fresh)))
+        found = ranks.on_main(lambda: _finished(run) if run is not None else (None, ()))
+        answer, broken = found if found is not None else (None, ())
+        (finished,) = ranks.from_main([int(answer is not None)])
+        if finished:
+            return answer or Result(ok=True)
+        where = run_folder(name=recipe.name, request_hash=recipe.request_hash(), folder=folder)
+        return _run(recipe, run or RunDir(where, None), started, told=broken)
 
 
 @dataclass(frozen=True)
@@ -91,7 +109,7 @@ class Line:
     loader: Loader
 
     @classmethod
-    def start(cls, planned: Planned, *, ledger: Ledger, world: int, rank: int) -> Line:
+    def start(cls, planned: Planned, *, ledger: Ledger, ranks: Ranks) -> Line:
         """Load the weights, decide what may move, and open the loader."""
         from multitune.data.loader import Loader
         from multitune.models import anatomy as anatomies
@@ -112,7 +130,16 @@ class Line:
             batch_norm=plan["train.batch_norm"],
             unused=planned.model.unused,
         )
-        loader = Loader.of(planned.data.examples["train"], family.preparer, recipe=recipe, plan=plan, ledger=ledger, world=world, rank=rank)
+        loader = Loader.of(
+            planned.data.examples["train"],
+            family.preparer,
+            recipe=recipe,
+            plan=plan,
+            ledger=ledger,
+            world=ranks.world,
+            rank=ranks.rank,
+            gather=ranks.gather_texts,
+        )
         return cls(planned, family, anatomy, scope, loss_of(recipe, planned.preset, planned.data.needs), loader)
 
     def cuts(self) -> Settled:
@@ -129,26 +156,30 @@ class Line:
         return reached(self.family, self.loss, self.scope, batch)
 
 
-def _run(recipe: Recipe, run: RunDir, started: float, *, rank: int, told: tuple[Finding, ...] = ()) -> Result:
+def _run(recipe: Recipe, run: RunDir, started: float, *, told: tuple[Finding, ...] = ()) -> Result:
     from multitune.data.loader import shared_memo
     from multitune.deliver.artifact import save
     from multitune.models.predictor import Predictor
     from multitune.tuning.engines.accelerate import processes
+    from multitune.tuning.plan import device_of
 
-    ledger = Ledger(run.folder / "ledger" if rank == 0 else None)
+    ranks = processes(device_of(recipe))
+    ledger = _ledger(run, ranks)
     planned = _on_this_machine(make_plan(recipe, ledger), run)
-    if rank == 0:
-        keep_plan(planned.plan, run)
-    line = Line.start(planned, ledger=ledger, world=processes(planned.plan["train.device"]).world, rank=rank)
-    proven = _cuts(line, run) if rank == 0 else ()
+    ranks.on_main(lambda: keep_plan(planned.plan, run))
+    line = Line.start(planned, ledger=ledger, ranks=ranks)
     judge, examples = evaluator(planned, ledger), planned.data.examples
 
     def predictor() -> Predictor:
         return Predictor(line.family, generate=recipe.evaluate.generate, memo=shared_memo)
 
-    if rank == 0 and not (run.folder / "checkpoints").exists():
-        _rehearse(planned, judge, predictor())
-    untuned = _untuned(recipe, run, lambda: judge.untuned(predictor(), examples["test"])) if rank == 0 else {}
+    def before() -> tuple[tuple[Finding, ...], Mapping[str, float]]:
+        proven = _cuts(line, run)
+        if not (run.folder / "checkpoints").exists():
+            _rehearse(planned, judge, predictor())
+        return proven, _untuned(recipe, run, lambda: judge.untuned(predictor(), examples["test"]))
+
+    proven, untuned = ranks.on_main(before) or ((), {})
     engine = catalog.find("engine", recipe.train.engine.name, recipe.train.engine.options, where="train.engine").build()
     outcome = engine.fit(
         loader=line.loader,
@@ -161,7 +192,7 @@ def _run(recipe: Recipe, run: RunDir, started: float, *, rank: int, told: tuple[
         watch=lambda _: judge.watch(predictor(), examples["valid"]) if "valid" in examples else {},
     )
     line.loader.close()
-    if rank:
+    if not ranks.main:
         return Result(ok=True, figures={"steps": float(outcome.step)})
     wanted = recipe.evaluate
     report = judge.evaluate(predictor(), examples["test"], baselines=wanted.baselines, ablations=wanted.ablations).beside(untuned)
@@ -179,6 +210,16 @@ def _run(recipe: Recipe, run: RunDir, started: float, *, rank: int, told: tuple[
     figures |= {"parameters_moved": float(line.scope.parameters_moved), **{f"rows_{fate}": float(n) for fate, n in ledger.counts().items()}}
     findings = (*told, *planned.plan.findings, *proven, *outcome.findings, *report.findings)
     return _told(run, artifact.folder, figures, findings, report, outcome.summary)
+
+
+def _ledger(run: RunDir, ranks: Ranks) -> Ledger:
+    """The run's ledger; on other ranks than the main one a copy in memory: each knows all that was sealed, one writes."""
+    if ranks.main:
+        return Ledger(run.folder / "ledger")
+    copy = Ledger()
+    for record in Ledger(run.folder / "ledger").records():
+        copy.record(**asdict(record))
+    return copy
 
 
 def _told(run: RunDir, artifact: Path, figures: Mapping[str, float], findings: tuple[Finding, ...], report: Report, summary: str) -> Result:
@@ -289,6 +330,13 @@ def _yaml(request: Mapping[str, Any]) -> str:
     writer.default_flow_style, writer.width = None, 120
     writer.dump(dict(request), text)
     return text.getvalue()
+
+
+def _finished(run: RunDir) -> tuple[Result | None, tuple[Finding, ...]]:
+    """The answer of a finished run, else None and why what it left does not verify."""
+    done = run.read_json("result.json")
+    broken = () if done is None else _broken(run)
+    return (None if done is None or broken else _answer(done, run)), broken
 
 
 def _answer(done: Mapping[str, Any], run: RunDir) -> Result:
