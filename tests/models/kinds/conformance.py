@@ -62,7 +62,7 @@ def _row(kind: Kind) -> str:
     if not kind.green:
         return f"| {kind.title} | `{kind.name}` | {', '.join(kind.reads)} | red, see below | | |"
     proven = [piece.removesuffix(" proven") for piece in said["cuts"].split("; ") if piece.endswith(" proven")]
-    refused = re.sub(r": [\d.e+-]+ standard deviations apart\.?$", "", said["cuts"].split("; ")[0].split(": ", 1)[-1])
+    refused = re.sub(r": [\d.e+-]+ standard deviations apart\.?$", " comes out otherwise", said["cuts"].split("; ")[0].split(": ", 1)[-1])
     cuts = ", ".join(f"`{name}`" for name in proven) or f"none: {refused}"
     lora = "no linear layers" if said["lora"].startswith("refused") else "yes"
     return f"| {kind.title} | `{kind.name}` | {', '.join(kind.reads)} | {said['blocks']} | {lora} | {cuts} |"
