@@ -52,7 +52,7 @@ _files_given: dict[Path, tuple[str, str]] = {}  # in the order in which they wer
 class Options(BaseModel):
     """The base of every plug-in's options: unknown names are refused, values are checked, nothing changes later."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=False, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=False, protected_namespaces=(), allow_inf_nan=False)
 
 
 @dataclass(frozen=True)

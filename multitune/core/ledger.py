@@ -11,15 +11,19 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
-from multitune.core.errors import writing
+from multitune.core.errors import Fault, writing
 from multitune.core.store import canonical
 
 Fate = Literal["quarantined", "dropped", "masked", "truncated", "repaired"]
+
+SHOWN = 3
 
 
 @dataclass(frozen=True, order=True)
@@ -65,24 +69,70 @@ class Ledger:
         return {record.id for record in self._sealed | self._open if record.fate == "quarantined"}
 
     def seal(self, label: str) -> None:
-        """Write the open records as one segment that never changes again; nothing is written where there are none."""
+        """Write the open records as one segment that never changes again; nothing is written where there are none.
+
+        Where a segment of that label is there (sealed before a checkpoint that was never finished), this one gets a number.
+        """
         if self.folder is None or not self._open:
             return
-        text = "".join(canonical(asdict(record)) + "\n" for record in sorted(self._open))
-        final = self.folder / f"segment-{label}.jsonl"
-        draft = final.with_suffix(".tmp")
-        with writing(final), draft.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        draft.replace(final)
+        final, number = self.folder / f"segment-{label}.jsonl", 2
+        while final.exists():
+            final, number = self.folder / f"segment-{label}-{number}.jsonl", number + 1
+        _write(final, sorted(self._open))
         self._sealed |= self._open
         self._open = set()
 
+    @contextmanager
+    def guarded(self) -> Generator[None]:
+        """Where the block ends by an error, what is not sealed yet stands in `stopped.jsonl`, to be read by people.
+
+        No ledger reads it back: a run that goes on meets those rows again, mended or not.
+        """
+        told = None if self.folder is None else self.folder / "stopped.jsonl"
+        try:
+            yield
+        except BaseException:
+            if told is not None and self._open:
+                with suppress(Fault):  # the error itself is what is to be told
+                    _write(told, sorted(self._open))
+            raise
+        if told is not None:
+            told.unlink(missing_ok=True)
+
+    def write(self, path: Path) -> Path:
+        """All records as one file, in place of what was there; not a segment, so no ledger reads it back."""
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        _write(path, self.records())
+        return path
+
     def hash(self) -> str:
         """The sha256 (hex) over all records in canonical order."""
-        text = "".join(canonical(asdict(record)) + "\n" for record in self.records())
-        return hashlib.sha256(text.encode()).hexdigest()
+        return hashlib.sha256(_text(self.records()).encode()).hexdigest()
+
+
+def over_budget(lost: int, *, rows: int, share: float) -> bool:
+    """Whether more than `share` of the rows are lost. One row alone never is too many, but where the share is 0: none may be."""
+    return lost > share * rows and (lost > 1 or share == 0)
+
+
+def shown(records: Iterable[Record]) -> str:
+    """The first three records as `id, part: cause`."""
+    return "; ".join(f"{record.id}, {record.part or 'the row'}: {record.cause}" for record in islice(records, SHOWN))
+
+
+def _text(records: Iterable[Record]) -> str:
+    return "".join(canonical(asdict(record)) + "\n" for record in records)
+
+
+def _write(path: Path, records: Iterable[Record]) -> None:
+    draft = path.with_suffix(".tmp")
+    with writing(path):
+        with draft.open("w", encoding="utf-8") as stream:
+            stream.write(_text(records))
+            stream.flush()
+            os.fsync(stream.fileno())
+        draft.replace(path)
 
 
 def _read(folder: Path) -> Iterator[Record]:

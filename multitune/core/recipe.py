@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import io
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from multitune.core.catalog import explain
 from multitune.core.errors import RecipeError
+from multitune.core.notation.overrides import override
+from multitune.core.notation.yaml import parse_yaml
+from multitune.core.protocols import Rows
 from multitune.core.store import canonical
 
 MAX_BYTES = 1 << 20
-MAX_DEPTH = 24
 Missing = Literal["drop", "mask", "refuse"]
 RESERVED = ("id", "cause")
 # What binds speed, or how much may be lost before a run stops: it may be changed when a run goes on.
@@ -28,7 +28,7 @@ CHANGEABLE = {"train": ("workers", "prefetch", "checkpoint_every", "keep"), "dat
 class Strict(BaseModel):
     """A part of the recipe: unknown names are refused and nothing changes later."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
     def given(self, name: str) -> bool:
         """Whether the recipe states this field, or leaves it at its default."""
@@ -71,7 +71,7 @@ class MixEntry(Strict):
     """One source of a mix; `weight` multiplies how often its rows are drawn in an epoch."""
 
     source: Component
-    weight: float = Field(default=1.0, gt=0)
+    weight: float = Field(default=1.0, gt=0, le=1000)
 
 
 class JoinSpec(Strict):
@@ -93,7 +93,15 @@ class SplitSpec(Strict):
     sources: dict[Literal["valid", "test"], Component] = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _sums_to_one(self) -> SplitSpec:
+    def _hangs_together(self) -> SplitSpec:
+        shares = [name for name in ("train", "valid", "test") if self.given(name)]
+        if self.column and self.sources:
+            raise ValueError(f"column and sources exclude each other: the rows of {' and '.join(self.sources)} have a split already")
+        if self.column and shares:
+            raise ValueError(f'the column "{self.column}" decides the split, so {" and ".join(shares)} would have no effect: leave one out')
+        twice = [name for name in shares if name in self.sources]
+        if twice:
+            raise ValueError(f"{twice[0]} has a source of its own, so its share would have no effect: leave one out")
         if not self.column and not self.sources and abs(self.train + self.valid + self.test - 1) > 1e-9:
             raise ValueError(f"train + valid + test is {self.train + self.valid + self.test:g}, it should be 1")
         return self
@@ -128,6 +136,9 @@ class DataSpec(Strict):
         unknown = [name for name in self.answers if name not in self.parts]
         if unknown:
             raise ValueError(f'the answer "{unknown[0]}" is no part; parts are {", ".join(self.parts)}')
+        changed = [name for name in self.answers if self.parts[name].augment]
+        if changed:
+            raise ValueError(f'"{changed[0]}" is an answer, which is never augmented: leave its augment out')
         return self
 
     @property
@@ -168,13 +179,13 @@ class EarlyStop(Strict):
 class TrainSpec(Strict):
     """How long, how fast, in what batches."""
 
-    epochs: float = Field(default=3.0, gt=0)
+    epochs: float = Field(default=3.0, gt=0, le=1_000_000)
     steps: int = Field(default=0, ge=0, description="optimizer steps; 0: from epochs")
     batch_size: int = Field(default=32, ge=1, description="rows of one optimizer step, over all micro-batches and ranks")
     micro_batch: int = Field(default=0, ge=0, description="rows in one forward; 0: the whole batch (of one rank)")
     lr: float = Field(default=1e-4, gt=0)
     optimizer: Literal["adamw"] = "adamw"
-    betas: tuple[float, float] = (0.9, 0.98)
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.98)
     eps: float = Field(default=1e-8, gt=0)
     weight_decay: float = Field(default=0.05, ge=0, description="on weights of two or more dimensions; none on biases, norms, scales")
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
@@ -289,7 +300,8 @@ def make_recipe(values: Any, overrides: Sequence[str] = (), *, where: str = "rec
         raise RecipeError(where, f"found {type(values).__name__}, not a mapping.", "Write `name:`, `task:`, `data:` ...")
     merged = _copied(values)
     for text in overrides:
-        _override(merged, text)
+        override(merged, text)
+    _refuse_non_finite(merged)
     try:
         return Recipe.model_validate(merged)
     except ValidationError as error:
@@ -297,70 +309,6 @@ def make_recipe(values: Any, overrides: Sequence[str] = (), *, where: str = "rec
         location = tuple(step for step in first["loc"] if not _is_union_arm(step))
         place = ".".join(str(step) for step in location) or where
         raise RecipeError(place, *explain(dict(first) | {"loc": location}, Recipe)) from None
-
-
-def parse_yaml(text: str, *, where: str) -> Any:
-    """YAML 1.2 core as plain data: no tags, no aliases, no key twice; dates stay text.
-
-    Raises: RecipeError with the line.
-    """
-    yaml = YAML(typ="safe", pure=True)
-    yaml.allow_duplicate_keys = False
-    yaml.constructor.add_constructor("tag:yaml.org,2002:timestamp", lambda _, node: node.value)
-    try:
-        depth = 0
-        for event in YAML(typ="safe", pure=True).parse(io.StringIO(text)):
-            kind = type(event).__name__
-            depth += kind.endswith("StartEvent") - kind.endswith("EndEvent")
-            if kind == "AliasEvent":
-                raise RecipeError(f"{where}, line {event.start_mark.line + 1}", "found an alias (*name).", "Write the value out.")
-            if depth > MAX_DEPTH:
-                raise RecipeError(f"{where}, line {event.start_mark.line + 1}", f"is nested deeper than {MAX_DEPTH}.", "Flatten it.")
-        return yaml.load(io.StringIO(text))
-    except MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        problem = str(error.problem or error).split("\n")[0]
-        hint = "Keep one of the two." if "duplicate key" in problem else "Mend the YAML."
-        raise RecipeError(f"{where}, line {line}", f"{problem}.", hint) from None
-    except (YAMLError, ValueError, RecursionError) as error:
-        raise RecipeError(where, f"is not YAML: {str(error).splitlines()[0]}.", "Mend the YAML.") from None
-
-
-def _override(values: dict[str, Any], text: str) -> None:
-    path, equals, written = text.partition("=")
-    if not equals or not path:
-        raise RecipeError("override", f'found "{text}".', "Write key=value, such as train.lr=3e-5.")
-    here: Any = values
-    steps = path.split(".")
-    for position, step in enumerate(steps[:-1]):
-        inner = _child(here, step, ".".join(steps[: position + 1]))
-        if isinstance(inner, str):  # a component in its short form gets options
-            name = "modality" if position and steps[position - 1] == "parts" else "name"
-            inner = {name: inner}
-        elif inner is None:
-            inner = {}
-        _set(here, step, inner)
-        here = inner
-    _set(here, steps[-1], parse_yaml(written, where=f"override {path}") if written else "")
-
-
-def _child(here: Any, step: str, place: str) -> Any:
-    if isinstance(here, list):
-        if not step.isdigit() or int(step) >= len(here):
-            raise RecipeError(f"override {place}", f"the list has {len(here)} entries.", "Give a number below that.")
-        return here[int(step)]
-    if not isinstance(here, dict):
-        raise RecipeError(f"override {place}", f"found {here!r:.40}, which has nothing inside.", "Shorten the path.")
-    return here.get(step)
-
-
-def _set(here: Any, step: str, value: Any) -> None:
-    if isinstance(here, list):
-        here[int(step)] = value
-    elif isinstance(here, dict):
-        here[step] = value
-    else:
-        raise RecipeError(f"override {step}", f"found {here!r:.40}, which has nothing inside.", "Shorten the path.")
 
 
 def _copied(value: Any) -> Any:
@@ -371,15 +319,23 @@ def _copied(value: Any) -> Any:
     return value
 
 
+def _refuse_non_finite(value: Any, place: str = "") -> None:
+    """Refuse infinity and NaN wherever they stand: no option means them, and no request can be hashed with them."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise RecipeError(place, f"found {value}.", "Give a finite number.")
+    if isinstance(value, dict | list):
+        for name, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            _refuse_non_finite(inner, f"{place}.{name}" if place else str(name))
+
+
 def _is_union_arm(step: str | int) -> bool:
     return isinstance(step, str) and (step in {"Component", "int", "str"} or step.startswith(("tuple[", "function-")))
 
 
 def _plain(value: Any) -> Any:
-    """Rows in memory stand in the request as their fingerprint."""
-    fingerprint = vars(value).get("fingerprint") if hasattr(value, "__dict__") else None
-    if isinstance(fingerprint, str):
-        return {"memory": fingerprint}
+    """Rows in memory stand in the request as their fingerprint, their number and their columns."""
+    if isinstance(value, Rows):
+        return {"memory": value.fingerprint, "rows": len(value), "columns": list(value.columns)}
     raise RecipeError("recipe", f"found an object of type {type(value).__name__}.", "A recipe holds plain data.")
 
 

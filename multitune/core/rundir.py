@@ -9,7 +9,8 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -136,19 +137,29 @@ def write_atomic(path: Path, data: bytes) -> Path:
 
     Raises: Fault if the machine does not take them; the old file is then untouched.
     """
+    with writing(path), replacing(path) as draft:
+        draft.write_bytes(data)
+    return path
+
+
+@contextmanager
+def replacing(path: Path) -> Generator[Path]:
+    """A draft to be filled, beside `path`; it takes that name, whole, where the block ends well, and is gone where it does not.
+
+    Raises: Fault if the machine does not take it; what the block itself raises is not touched.
+    """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.tmp-{uuid.uuid4().hex[:8]}")
-        try:
-            with draft.open("wb") as stream:
-                stream.write(data)
-                stream.flush()
+    draft = path.with_name(f".{path.name}.tmp-{uuid.uuid4().hex[:8]}")
+    try:
+        yield draft
+        with writing(path):
+            with draft.open("rb+") as stream:
                 os.fsync(stream.fileno())
             draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
-        sync_folder(path.parent)
-    return path
+            sync_folder(path.parent)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def sync_folder(path: Path) -> None:

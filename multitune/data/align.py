@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from multitune.core.recipe import DataSpec, Missing, PartSpec
 from multitune.data.decode import modality
 from multitune.data.mix import Mixed
 from multitune.data.sample import cell, is_absent
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -44,11 +46,15 @@ def align(mixed: Mixed, spec: DataSpec, ledger: Ledger) -> Aligned:
     answers: dict[str, list[Any]] = {}
     for name, part in spec.parts.items():
         _check_modality(name, part, is_answer=name in spec.answers)
-        cells = _cells(mixed, name, part)
+        column = part.column or name
+        if modality(part.modality).media:  # their bytes stay where they are
+            present[name] = _named(name, lambda column=column: mixed.present(column))
+            continue
+        cells = _named(name, lambda column=column: mixed.column(column))
         present[name] = np.array([not is_absent(value) for value in cells], dtype=bool)
         if name in spec.answers:
             answers[name] = _answers(mixed, name, part, cells)
-        elif not modality(part.modality).media:
+        else:
             _record_repairs(mixed, name, part, cells, ledger)
     dropped, masked, kept = _decide(mixed, spec, present, ledger)
     if not len(kept):
@@ -56,6 +62,17 @@ def align(mixed: Mixed, spec: DataSpec, ledger: Ledger) -> Aligned:
         raise DataError("data", f"no row is left of {len(mixed)} ({reasons}).", "Mend the data, or choose missing: mask.")
     values = {name: [cells[i] for i in kept.tolist()] for name, cells in answers.items()}
     return Aligned(mixed, spec, kept, dropped, masked, values)
+
+
+def unaligned(mixed: Mixed, spec: DataSpec) -> Aligned:
+    """Every row as it is, whatever it lacks; no cell is read.
+
+    Raises: DataError for a column that no source has.
+    """
+    for name, part in spec.parts.items():
+        _check_modality(name, part, is_answer=name in spec.answers)
+        _named(name, lambda column=part.column or name: mixed.require(column))
+    return Aligned(mixed, spec, np.arange(len(mixed)), {}, {}, {})
 
 
 def _check_modality(name: str, part: PartSpec, *, is_answer: bool) -> None:
@@ -66,9 +83,10 @@ def _check_modality(name: str, part: PartSpec, *, is_answer: bool) -> None:
         raise DataError(f"data.parts.{name}", f"the modality {kind.name} serves answers only.", f"Add {name} to data.answers.")
 
 
-def _cells(mixed: Mixed, name: str, part: PartSpec) -> list[Any]:
+def _named(name: str, read: Callable[[], Found]) -> Found:
+    """What is read of the mix, an error naming the part."""
     try:
-        return mixed.column(part.column or name)
+        return read()
     except DataError as error:
         raise DataError(f"data.parts.{name}", error.found, error.remedy) from None
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import stat
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from multitune.core.errors import DataError
@@ -23,10 +25,14 @@ HEAD_BYTES = 4096
 
 @dataclass(frozen=True)
 class _File:
+    """A medium of a row, without its bytes: a file, or the digests of the beginning and of all of what came with the row."""
+
     split: Split
     id: str
-    media: Media
     size: int
+    path: Path | None = None
+    head: str = ""
+    whole: str = ""
 
 
 def over_splits(examples: Mapping[Split, Examples]) -> Iterator[Finding]:
@@ -41,11 +47,11 @@ def over_splits(examples: Mapping[Split, Examples]) -> Iterator[Finding]:
     for part, file in _files(examples, parts):
         files[part].append(file)
     for part, found in files.items():
-        alike = _shared(_shared([found], lambda file: file.size), lambda file: _head(file.media, HEAD_BYTES))
-        if sum(file.size for group in alike for file in group) > MAX_BYTES:
+        alike = _shared(_shared([found], lambda file: file.size), lambda file: _content(file, HEAD_BYTES))
+        if sum(file.size for group in alike for file in group if file.path is not None) > MAX_BYTES:
             yield _skipped(part, f"more than {MAX_BYTES >> 20} MB")
         else:
-            yield from _equal(part, _shared(alike, lambda file: _head(file.media, -1)))
+            yield from _equal(part, _shared(alike, lambda file: _content(file, -1)))
 
 
 def _files(examples: Mapping[Split, Examples], parts: Sequence[str]) -> Iterator[tuple[str, _File]]:
@@ -59,10 +65,21 @@ def _files(examples: Mapping[Split, Examples], parts: Sequence[str]) -> Iterator
                 media = found[part].value if part in found else None
                 if not isinstance(media, Media):
                     continue
-                if media.data is not None:
-                    yield part, _File(split, rows.ids[index], media, len(media.data))
-                elif media.path is not None and media.path.is_file():
-                    yield part, _File(split, rows.ids[index], media, media.path.stat().st_size)
+                if (file := _file(split, rows.ids[index], media)) is not None:
+                    yield part, file
+
+
+def _file(split: Split, row_id: str, media: Media) -> _File | None:
+    """The medium as something to compare; None where it is no file, which the loader finds out too."""
+    if media.data is not None:
+        return _File(split, row_id, len(media.data), head=_digest(media.data[:HEAD_BYTES]), whole=_digest(media.data))
+    if media.path is None:
+        return None
+    try:
+        status = media.path.stat()
+    except OSError:
+        return None
+    return _File(split, row_id, status.st_size, media.path) if stat.S_ISREG(status.st_mode) else None
 
 
 def _shared(groups: Iterable[list[_File]], key: Callable[[_File], Any]) -> list[list[_File]]:
@@ -76,16 +93,19 @@ def _shared(groups: Iterable[list[_File]], key: Callable[[_File], Any]) -> list[
     return made
 
 
-def _head(media: Media, size: int) -> bytes:
-    """A digest of the first bytes, or of all for -1."""
-    if media.data is not None:
-        data = media.data if size < 0 else media.data[:size]
-    elif media.path is not None:
-        with media.path.open("rb", buffering=0) as stream:
-            data = stream.read(size)
-    else:
-        data = b""
-    return hashlib.blake2b(data, digest_size=16).digest()
+def _content(file: _File, size: int) -> str:
+    """A digest of the first bytes, or of all for -1; of a file that cannot be read, its own path: it equals nothing."""
+    if file.path is None:
+        return file.whole if size < 0 else file.head
+    try:
+        with file.path.open("rb", buffering=0) as stream:
+            return _digest(stream.read(size))
+    except OSError:
+        return str(file.path)
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
 def _equal(part: str, groups: Sequence[list[_File]]) -> Iterator[Finding]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from multitune.core import catalog
 from multitune.core.errors import DataError, LossBudgetError, PluginError
-from multitune.core.ledger import Ledger
+from multitune.core.ledger import Ledger, over_budget
 from multitune.core.plan import Plan
 from multitune.core.protocols import Augmentation, Batch, Preparer, Sample
 from multitune.core.recipe import Component, PartSpec, Recipe
@@ -191,7 +191,7 @@ class Budget:
             if note.fate != "quarantined":
                 continue
             self._lost.add(note.id)
-            if len(self._lost) > self._max_loss * self._rows:
+            if over_budget(len(self._lost), rows=self._rows, share=self._max_loss):
                 raise LossBudgetError(
                     "data.max_loss",
                     f"{len(self._lost)} of {self._rows} rows cannot be read, over the share {self._max_loss:g}; the last is {note.id}, "

@@ -5,10 +5,12 @@ from __future__ import annotations
 import bisect
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from multitune.core.errors import DataError, did_you_mean
@@ -16,6 +18,7 @@ from multitune.core.rundir import write_atomic
 from multitune.core.store import cache_root, folder_once, hash_file, key
 from multitune.data import reading
 from multitune.data.reading.rows import BATCH_ROWS
+from multitune.data.sample import is_absent
 
 KEPT = "rows.arrow"
 SETTLED_SECONDS = 2.0  # a file younger than this may change again without a new time stamp; its hash is not remembered
@@ -82,6 +85,15 @@ class Manifest:
             raise DataError(self.name, f'has no column "{name}"; there are {", ".join(self.columns)}.', did_you_mean(name, self.columns))
         return [_value(cell) for batch in self._batches for cell in batch.column(name).to_pylist()]
 
+    def present(self, name: str) -> np.ndarray:
+        """Whether each row has something in a column, bool (rows,); bytes are not read.
+
+        Raises: DataError if there is no such column.
+        """
+        if name not in self.columns:
+            raise DataError(self.name, f'has no column "{name}"; there are {", ".join(self.columns)}.', did_you_mean(name, self.columns))
+        return np.concatenate([_present(batch.column(name)) for batch in self._batches])
+
     def _place(self, index: int) -> tuple[int, int]:
         if not 0 <= index < len(self):
             raise IndexError(index)
@@ -100,8 +112,8 @@ def open_table(path: Path | str, *, name: str, root: Path | None = None, id_colu
     path = Path(path)
     form = reading.table_format(path)
     content = _remembered_hash(path)
-    parts = {"sha256": content, "reader": reading.VERSION, "format": form}
-    folder = folder_once("tables", parts, lambda draft: _keep(reading.read_table(path, form), draft / KEPT))
+    parts = {"sha256": content, "reader": reading.VERSIONS[form], "format": form}
+    folder = folder_once("tables", parts, lambda draft: _keep(reading.tables(path, form), draft / KEPT))
     manifest = Manifest(
         name=name,
         kept=folder / KEPT,
@@ -141,9 +153,19 @@ def _value(cell: Any) -> Any:
     return None if cell == "" else cell
 
 
-def _keep(table: pa.Table, path: Path) -> None:
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table, max_chunksize=BATCH_ROWS)
+def _present(column: pa.Array) -> np.ndarray:
+    if pa.types.is_struct(column.type):
+        return np.asarray(column.is_valid()) & (_present(column.field("bytes")) | _present(column.field("path")))
+    if pa.types.is_large_binary(column.type):
+        return np.asarray(column.is_valid())
+    return np.array([not is_absent(cell) for cell in column.to_pylist()], dtype=bool)
+
+
+def _keep(tables: Iterator[pa.Table], path: Path) -> None:
+    first = next(tables)
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, first.schema) as writer:
+        for table in chain([first], tables):
+            writer.write_table(table, max_chunksize=BATCH_ROWS)
 
 
 def _remembered_hash(path: Path) -> str:

@@ -14,7 +14,8 @@ from multitune.core import catalog
 from multitune.core.errors import DataError, did_you_mean
 from multitune.core.protocols import Rows, Split
 from multitune.core.recipe import Component, DataSpec, JoinSpec
-from multitune.data.manifest import check_unique
+from multitune.data.manifest import Manifest, check_unique
+from multitune.data.sample import is_absent
 
 
 @dataclass(frozen=True)
@@ -92,10 +93,25 @@ class Mixed:
 
         Raises: DataError if no source has it.
         """
+        self.require(name)
+        return [cell for entry in self.entries for cell in _cells(entry, name)]
+
+    def present(self, name: str) -> np.ndarray:
+        """Whether each row has something in a column, bool (rows,); the bytes of media are not read.
+
+        Raises: DataError if no source has it.
+        """
+        self.require(name)
+        return np.concatenate([_present(entry, name) for entry in self.entries])
+
+    def require(self, name: str) -> None:
+        """Refuse a column that no source has.
+
+        Raises: DataError with the nearest one.
+        """
         if name not in self.columns:
             found = f'no source has a column "{name}"; there are {", ".join(self.columns)}.'
             raise DataError("data", found, did_you_mean(name, self.columns))
-        return [cell for entry in self.entries for cell in _cells(entry, name)]
 
     def ids(self) -> list[str]:
         """All ids in order."""
@@ -165,6 +181,21 @@ def _matches(keys: Sequence[Any], others: Sequence[Any], *, where: str, key: str
             found = f'the {key} "{value}" is in row {earlier + 1} and in row {number + 1}.'
             raise DataError(where, found, "A joined source has a key once.")
     return np.array([-1 if value is None else place.get(value, -1) for value in keys], dtype=np.int64)
+
+
+def _present(entry: Entry, name: str) -> np.ndarray:
+    if name in entry.rows.columns:
+        return _filled(entry.rows, name)
+    for other in entry.joined:
+        if name in other.columns:
+            return (other.matches >= 0) & _filled(other.rows, name)[other.matches]
+    return np.zeros(len(entry.rows), dtype=bool)
+
+
+def _filled(rows: Rows, name: str) -> np.ndarray:
+    if isinstance(rows, Manifest):
+        return rows.present(name)
+    return np.array([not is_absent(cell) for cell in rows.column(name)], dtype=bool)
 
 
 def _cells(entry: Entry, name: str) -> Iterator[Any]:

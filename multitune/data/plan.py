@@ -8,21 +8,23 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from multitune.core.errors import DataError, RecipeError, did_you_mean
+from multitune.core.errors import DataError, RecipeError, did_you_mean, one_of
 from multitune.core.finding import Finding, Severity
 from multitune.core.ledger import Ledger
 from multitune.core.plan import Origin, Value
 from multitune.core.protocols import AnswerNeed, Needs, PartNeed, Split
 from multitune.core.recipe import DataSpec, Recipe
-from multitune.data.align import Aligned, align
+from multitune.data.align import Aligned, align, unaligned
 from multitune.data.decode import modality
 from multitune.data.duplicates import over_splits
 from multitune.data.mix import Mixed, read
 from multitune.data.order import Order
-from multitune.data.split import Examples, split, whole
+from multitune.data.sample import is_absent
+from multitune.data.split import SPLITS, Examples, split, whole
 
 FEW_ROWS = 30
 IMBALANCE = 10.0
+SPLIT_COLUMN = "split"
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,9 @@ def outline(recipe: Recipe, ledger: Ledger) -> Outline:
         weights=train.weights,
         labels=train.column(balance) if balance else None,
     )
+    if not order.rows_per_epoch:
+        found = f"the weights leave no row of train's {len(train)} for an epoch."
+        raise RecipeError("data.mix", found, "Raise a weight: 1 takes every row of its source once an epoch.")
     classes = {name: _counts(examples, name) for name in spec.answers if spec.parts[name].modality == "category"}
     return Outline(
         examples=examples,
@@ -86,6 +91,14 @@ def everything(recipe: Recipe, ledger: Ledger) -> Examples:
     Raises: as `outline`, but for what concerns splits.
     """
     return whole(align(read(recipe.data), recipe.data, ledger), recipe.data)
+
+
+def every_row(recipe: Recipe) -> Examples:
+    """All rows of the recipe's data as one set, those that lack a part among them; for data that are only predicted.
+
+    Raises: as `outline`, but for what concerns splits and single rows.
+    """
+    return whole(unaligned(read(recipe.data), recipe.data), recipe.data)
 
 
 def state(recipe: Recipe, outline: Outline) -> dict[str, Value]:
@@ -180,7 +193,25 @@ def _findings(
             f"{count} rows ({share:.1%}) are {fate}: it is missing.",
             evidence={"rows": count},
         )
+    yield from _unused(aligned, examples["train"])
     yield from over_splits(examples)
+
+
+def _unused(aligned: Aligned, train: Examples) -> Iterator[Finding]:
+    """What the data offer and the recipe leaves aside without a word: a split column, a source that no epoch draws from."""
+    spec, mixed = aligned.spec, aligned.mixed
+    stated = spec.split.column or any(spec.split.given(name) for name in ("train", "valid", "test", "sources"))
+    if not stated and SPLIT_COLUMN in mixed.columns and all(part.column or name != SPLIT_COLUMN for name, part in spec.parts.items()):
+        words = {cell for cell in mixed.column(SPLIT_COLUMN) if not is_absent(cell)}
+        if words and words <= set(SPLITS):
+            found = f'rows are split by a hash, and the column "{SPLIT_COLUMN}" of the data ({one_of(words)}) is not used.'
+            remedy = "State data.split: {column: split}, or the shares, if the hash is meant."
+            yield Finding("split-column-unused", Severity.WARNING, "data.split", found, remedy)
+    for number, entry in enumerate(mixed.entries):
+        rows = int((train.sources == number).sum())
+        if rows and not round(entry.weight * rows):
+            found = f"the weight {entry.weight:g} of {entry.name} takes none of its {rows} rows in train."
+            yield Finding("source-not-drawn", Severity.WARNING, "data.mix", found, "Raise its weight, or leave the source out.")
 
 
 def _class_findings(answer: str, counts: Mapping[Split, Mapping[str, int]]) -> Iterator[Finding]:

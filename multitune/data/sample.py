@@ -15,6 +15,7 @@ from multitune.core.protocols import Media, Part, Sample, Sound
 from multitune.core.recipe import PartSpec
 from multitune.data.decode import BadPart, modality
 
+MAX_PATH, MAX_NAME = 4096, 255  # of a path and of each name in it; beyond them no system has a file
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|data:")
 
 
@@ -99,6 +100,8 @@ def _from_mapping(value: Mapping[str, Any]) -> Any:
 def _from_path(text: str, root: Path | None) -> Media:
     if _URL.match(text):
         raise ValueError("is a URL; nothing is fetched: download it and give the file's path")
+    if len(text) > MAX_PATH or max(map(len, re.split(r"[\\/]", text))) > MAX_NAME:
+        raise ValueError(f"is a text of {len(text):,} characters, no path of a file; give a path, or the file's bytes (base64 is not read)")
     if "\0" in text:
         raise ValueError("is a path with NUL in it")
     place = os.path.abspath(os.path.join(root, text)) if root is not None else os.path.abspath(text)

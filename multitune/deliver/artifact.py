@@ -139,6 +139,12 @@ class Artifact:
             raise DataError("predict", f"{cause}.", "Mend it, or leave the row out.") from None
         return given[0] if isinstance(data, Mapping) else given
 
+    def lacks(self, sample: Sample) -> str:
+        """The first part that the model cannot do without and a sample does not have; empty where it has them all."""
+        bare = not any(name in sample.parts for name in self.parts)
+        needed = (name for name, spec in self.parts.items() if bare or (self.needs.answers and spec.missing != "mask"))
+        return next((name for name in needed if name not in sample.parts), "")
+
     def parity(self) -> float:
         """The largest difference between what the model says to its golden inputs now and what it said when it was saved."""
         pairs = list(goldens.read(self.folder))
@@ -151,11 +157,10 @@ class Artifact:
             made = sample(row, self.parts, id=row_id)
         except BadPart as error:
             raise DataError(f"predict, row {row_id}, {error.part}", f"{error.cause}.", "Mend it, or leave the row out.") from None
-        for name, spec in self.parts.items():
-            if name not in made.parts and (not made.parts or (self.needs.answers and spec.missing != "mask")):
-                column = spec.column or name
-                near = did_you_mean(column, list(row)) or f"It reads {one_of(spec.column or part for part, spec in self.parts.items())}."
-                raise DataError(f"predict, row {row_id}", f'"{column}" is missing.', near)
+        if lacking := self.lacks(made):
+            column = self.parts[lacking].column or lacking
+            near = did_you_mean(column, list(row)) or f"It reads {one_of(spec.column or part for part, spec in self.parts.items())}."
+            raise DataError(f"predict, row {row_id}", f'"{column}" is missing.', near)
         return made
 
 

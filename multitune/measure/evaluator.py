@@ -7,7 +7,7 @@ It asks the same `predict` that the verb predict and a server ask, so what is me
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from math import isfinite
 
@@ -15,14 +15,15 @@ import numpy as np
 
 from multitune.core.errors import DataError, LossBudgetError, ModelError, NonFiniteError
 from multitune.core.finding import Finding, Severity
-from multitune.core.ledger import Ledger
+from multitune.core.ledger import Ledger, Record, over_budget, shown
 from multitune.core.protocols import Category, Embedding, Needs, Number, Prediction, Predictor, Sample, TaskPreset
 from multitune.core.randomness import derive, generator
 from multitune.core.recipe import EvaluateSpec
-from multitune.data.decode import BadPart, readable
+from multitune.data.decode import BadPart
 from multitune.data.split import Examples
 from multitune.measure.report import Report, judge
 from multitune.measure.tally import Named, Question, Tally, questions
+from multitune.models.predictor import answered
 
 CHUNK = 512
 
@@ -107,54 +108,39 @@ class Evaluator:
         self, predictor: Predictor, examples: Examples, indices: Sequence[int], change: Callable[[int, Sample], Sample] | None = None
     ) -> Iterator[tuple[int, Sample, Prediction]]:
         """Rows that can be read with their predictions, in order, a chunk in memory at a time."""
-        lost = 0
+        lost: list[Record] = []
         for start in range(0, len(indices), CHUNK):
             here = indices[start : start + CHUNK]
-            read = {index: sample for index in here if (sample := self._read(examples, index)) is not None}
-            asked = {index: self._asked(sample if change is None else change(index, sample)) for index, sample in read.items()}
-            given = self._predict(predictor, asked)
-            for index, sample in read.items():
-                if index in given:
-                    yield index, sample, _finite(given[index])
-            lost += len(here) - len(given)
-            if lost > self.max_loss * len(indices):
+            read: dict[int, Sample] = {}
+            for index in here:
+                try:
+                    read[index] = examples.sample(index)
+                except BadPart as bad:
+                    lost.append(self._lost(examples.ids[index], bad))
+            asked = [self._asked(sample if change is None else change(index, sample)) for index, sample in read.items()]
+            given = answered(predictor, asked)
+            for place, (index, sample) in enumerate(read.items()):
+                if place in given.predictions:
+                    yield index, sample, _finite(given.predictions[place])
+                else:
+                    lost.append(self._lost(sample.id, given.causes[place], sample.source))
+            if over_budget(len(lost), rows=len(indices), share=self.max_loss):
                 raise LossBudgetError(
                     "data.max_loss",
-                    f"{lost} of {len(indices)} rows cannot be read, over the share {self.max_loss:g}.",
-                    "Mend the rows that the ledger names, or raise data.max_loss.",
+                    f"{len(lost)} of {len(indices)} rows cannot be read, over the share {self.max_loss:g}: {shown(lost)}.",
+                    "Mend these rows (the ledger names all), or raise data.max_loss.",
                 )
             self.tell(start + len(here), len(indices))
+
+    def _lost(self, row_id: str, bad: BadPart, source: str = "") -> Record:
+        """The record of a row that cannot be read, taken down."""
+        record = Record(id=row_id, fate="quarantined", part=bad.part, cause=bad.cause, source=source)
+        self.ledger.record(id=record.id, fate=record.fate, part=record.part, cause=record.cause, source=record.source)
+        return record
 
     def _asked(self, sample: Sample) -> Sample:
         """The sample without its answers: the model is not to see them."""
         return replace(sample, parts={name: part for name, part in sample.parts.items() if name in self.needs.parts})
-
-    def _read(self, examples: Examples, index: int) -> Sample | None:
-        try:
-            return examples.sample(index)
-        except BadPart as bad:
-            self.ledger.record(id=examples.ids[index], fate="quarantined", part=bad.part, cause=bad.cause)
-            return None
-
-    def _predict(self, predictor: Predictor, samples: Mapping[int, Sample]) -> dict[int, Prediction]:
-        """Predictions by row; a row that cannot be read is taken down and left out (the others' bits do not depend on it)."""
-        if not samples:
-            return {}
-        try:
-            return dict(zip(samples, predictor.predict(list(samples.values())), strict=True))
-        except BadPart as bad:
-            broken = {index: cause for index, sample in samples.items() if (cause := readable(sample))}
-            if not broken and len(samples) == 1:
-                broken = {index: f"{bad.named(sample).part}: {bad.cause}" for index, sample in samples.items()}
-        for index, text in broken.items():
-            part, _, cause = text.partition(": ")
-            self.ledger.record(id=samples[index].id, fate="quarantined", part=part, cause=cause, source=samples[index].source)
-        good = [index for index in samples if index not in broken]
-        halves = (good,) if broken else (good[: len(good) // 2], good[len(good) // 2 :])
-        given: dict[int, Prediction] = {}
-        for half in halves:
-            given |= self._predict(predictor, {index: samples[index] for index in half})
-        return given
 
     def _ablated(self, predictor: Predictor, examples: Examples, read: Sequence[int], findings: list[Finding]) -> Iterator[Named]:
         for part in self.needs.parts:

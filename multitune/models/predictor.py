@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from multitune.core.protocols import Batch, Category, Embedding, Family, Memo, Number, Prediction, Sample, Text
+from multitune.core.protocols import Predictor as Asked
+from multitune.data.decode import BadPart, unreadable
 
 GROUP_ROWS = 16
 Row = Mapping[str, Any]
@@ -66,6 +69,38 @@ class Predictor:
         with _at_rest(cast("nn.Module", self.family)) as device:
             predictions = self.family.predict(moved(self.family.preparer.collate(filled), device), generate=self.generate)
         return [(place, prediction) for (place, _), prediction in zip(group, predictions, strict=False)]
+
+
+@dataclass(frozen=True)
+class Replies:
+    """What came of some samples, by their place among them: predictions, and for the others why there is none."""
+
+    predictions: Mapping[int, Prediction]
+    causes: Mapping[int, BadPart]
+
+
+def answered(predictor: Asked, samples: Sequence[Sample]) -> Replies:
+    """The predictions of all samples that can be read; the others' causes. A row's bits do not depend on those left out."""
+    return _answered(predictor, dict(enumerate(samples)))
+
+
+def _answered(predictor: Asked, samples: Mapping[int, Sample]) -> Replies:
+    if not samples:
+        return Replies({}, {})
+    try:
+        return Replies(dict(zip(samples, predictor.predict(list(samples.values())), strict=True)), {})
+    except BadPart as bad:
+        causes = {place: cause for place, sample in samples.items() if (cause := unreadable(sample)) is not None}
+        if not causes and len(samples) == 1:
+            causes = {place: bad.named(sample) for place, sample in samples.items()}
+    good = [place for place in samples if place not in causes]
+    halves = (good,) if causes else (good[: len(good) // 2], good[len(good) // 2 :])
+    predictions: dict[int, Prediction] = {}
+    for half in halves:
+        found = _answered(predictor, {place: samples[place] for place in half})
+        predictions |= found.predictions
+        causes |= found.causes
+    return Replies(predictions, causes)
 
 
 def moved(batch: Batch, device: torch.device | str) -> Batch:

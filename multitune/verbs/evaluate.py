@@ -15,13 +15,18 @@ from pydantic import Field
 from multitune.core import catalog
 from multitune.core.errors import ArtifactError, RecipeError
 from multitune.core.ledger import Ledger
+from multitune.core.notation.yaml import parse_yaml
 from multitune.core.protocols import Split
-from multitune.core.recipe import Recipe, make_recipe, parse_yaml
+from multitune.core.recipe import Recipe, make_recipe
 from multitune.core.result import Result
 from multitune.core.rundir import write_atomic
 
 if TYPE_CHECKING:
     from multitune.deliver.artifact import Artifact
+    from multitune.measure.report import Report
+
+MEASURED = ("evaluate", "data")
+MEASURED_ELSEWHERE = ("evaluate", "data.parts", "data.missing", "data.max_loss")
 
 
 class Options(catalog.Options):
@@ -48,28 +53,53 @@ def evaluate(
     """The figures of an artifact.
 
     data: a table's path, a component such as {name: chimes, rows: 100}, or rows in memory; None: the recipe's own `split`.
-    Raises: ArtifactError, DataError.
+    run: gets `<split>.json` (the figures) and `<split>-ledger.jsonl` (the rows that were lost); a run's own ledger stays as it is.
+    Raises: ArtifactError, DataError, RecipeError.
     """
     from multitune.deliver.artifact import Artifact as Opened
-    from multitune.measure.evaluator import Evaluator
     from multitune.measure.report import table
 
     opened = artifact if isinstance(artifact, Opened) else open_run_or_artifact(artifact)
-    recipe = make_recipe(opened.request, overrides)
-    ledger = Ledger(run / "ledger" if run is not None else None)
-    _, examples = examples_of(recipe, opened, data, split, ledger)
-    preset = catalog.find("task", recipe.task.name, recipe.task.options, where="task").build()
-    name = "data" if data is not None else split
-    wanted = recipe.evaluate
-    judge = Evaluator(wanted, preset, opened.needs, recipe.seed, ledger, recipe.data.max_loss)
-    predictor = opened.predictor(generate=wanted.generate)
-    report = judge.evaluate(predictor, examples, name=name, baselines=wanted.baselines, ablations=wanted.ablations)
-    ledger.seal("end")
+    recipe = asked_of(opened, overrides, takes=MEASURED if data is None else MEASURED_ELSEWHERE)
+    ledger, name = Ledger(), "data" if data is not None else split
+    try:
+        report = _measured(opened, recipe, data, split, ledger, name)
+    finally:
+        if run is not None:
+            ledger.write(run / f"{name}-ledger.jsonl")
     paths: dict[str, Path] = {"artifact": opened.folder}
     result = Result(ok=True, figures=report.figures, findings=report.findings, paths=paths, text=table(report).rstrip())
     if run is not None:
         paths["figures"] = write_atomic(run / f"{name}.json", (result.json_line() + "\n").encode())
     return result
+
+
+def _measured(artifact: Artifact, recipe: Recipe, data: Any, split: Split, ledger: Ledger, name: str) -> Report:
+    from multitune.measure.evaluator import Evaluator
+
+    _, examples = examples_of(recipe, artifact, data, split, ledger)
+    preset = catalog.find("task", recipe.task.name, recipe.task.options, where="task").build()
+    wanted = recipe.evaluate
+    judge = Evaluator(wanted, preset, artifact.needs, recipe.seed, ledger, recipe.data.max_loss)
+    predictor = artifact.predictor(generate=wanted.generate)
+    return judge.evaluate(predictor, examples, name=name, baselines=wanted.baselines, ablations=wanted.ablations)
+
+
+def asked_of(artifact: Artifact, overrides: Sequence[str], *, takes: Sequence[str]) -> Recipe:
+    """The artifact's recipe with overrides. takes: the paths that still have an effect; the rest was settled in training.
+
+    Raises: RecipeError for an override of anything else.
+    """
+    for text in overrides:
+        path = text.partition("=")[0]
+        if not any(path == one or path.startswith(f"{one}.") for one in takes):
+            found = "has no effect on a model that is trained already."
+            raise RecipeError(f"override {path}", found, f"Here one may set {', '.join(takes)}, and data=...")
+    recipe = make_recipe(artifact.request, overrides)
+    for name, need in artifact.needs.parts.items():
+        if name not in recipe.data.parts or recipe.data.parts[name].modality != need.modality:
+            raise RecipeError(f"data.parts.{name}", f"the model reads it as {need.modality}.", "Leave its modality as it was trained.")
+    return recipe
 
 
 def open_run_or_artifact(path: Path | str) -> Artifact:
@@ -112,7 +142,11 @@ def examples_of(recipe: Recipe, artifact: Artifact, data: Any, split: Split, led
         if outline.needs != artifact.needs:
             raise ArtifactError(str(artifact.folder), "was trained on data with other parts or classes.", "Give data=PATH.")
         return outline, outline.examples[split]
-    other = recipe.model_dump(exclude_unset=True)
-    kept = {name: value for name, value in other["data"].items() if name in {"parts", "answers", "missing", "max_loss"}}
-    made = make_recipe(other | {"data": kept | {"source": source_of(data)}})
-    return None, data_plan.everything(made, ledger)
+    return None, data_plan.everything(over(recipe, data), ledger)
+
+
+def over(recipe: Recipe, data: Any) -> Recipe:
+    """The recipe over other data: its parts, and how they are read; nothing is mixed, joined or split."""
+    plain = recipe.model_dump(exclude_unset=True)
+    kept = {name: value for name, value in plain["data"].items() if name in {"parts", "answers", "missing", "max_loss"}}
+    return make_recipe(plain | {"data": kept | {"source": source_of(data)}})

@@ -55,12 +55,15 @@ class Planned:
 
 
 def as_recipe(recipe: Recipe | Mapping[str, Any] | Path | str, overrides: Sequence[str] = ()) -> Recipe:
-    """A recipe from a file, a mapping, or as it is; overrides fit the first two."""
-    if isinstance(recipe, Recipe):
-        return make_recipe(recipe.model_dump(exclude_unset=True), overrides) if overrides else recipe
-    if isinstance(recipe, Mapping):
-        return make_recipe(recipe, overrides)
-    return read_recipe(recipe, overrides)
+    """A recipe from a file, a mapping or a recipe, with overrides; rows in memory are held as what their request is made of."""
+    if isinstance(recipe, Path | str):
+        return read_recipe(recipe, overrides)
+    from multitune.data.sources.rows import held
+
+    values = recipe.model_dump(exclude_unset=True) if isinstance(recipe, Recipe) else recipe
+    if not isinstance(values, Mapping) or not isinstance(values.get("data"), Mapping):
+        return make_recipe(values, overrides)
+    return make_recipe({**values, "data": held(values["data"])}, overrides)
 
 
 def plan(

@@ -1,31 +1,41 @@
 """Predict every row of a table with an artifact and write a table.
 
 `multitune predict ARTIFACT data=rows.jsonl --out x.parquet` writes one row per input row, in order: its id, each answer with its
-score, or each part's embedding. Rows that cannot be read are in the output with their cause, never left out.
+score, or each part's embedding. Rows that cannot be read, or lack a part that the model needs, are in the output with their cause,
+never left out. The rows of the recipe's own split are those that training kept.
 """
 
 from __future__ import annotations
 
+import csv
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from multitune.core import catalog
-from multitune.core.errors import DataError
+from multitune.core.errors import DataError, writing
 from multitune.core.ledger import Ledger
-from multitune.core.protocols import Category, Embedding, Number, Prediction, Split, Text
-from multitune.core.recipe import make_recipe
+from multitune.core.protocols import Category, Embedding, Needs, Number, Prediction, Sample, Split, Text
+from multitune.core.recipe import Recipe, make_recipe
 from multitune.core.result import Result
-from multitune.core.rundir import write_atomic
-from multitune.verbs.evaluate import data_of, examples_of, open_run_or_artifact
+from multitune.core.rundir import replacing
+from multitune.verbs.evaluate import asked_of, data_of, examples_of, open_run_or_artifact, over
 
 if TYPE_CHECKING:
+    from multitune.data.decode import BadPart
+    from multitune.data.split import Examples
     from multitune.deliver.artifact import Artifact
 
 CHUNK = 256
+PREDICTED = ("evaluate.generate", "data")
+PREDICTED_ELSEWHERE = ("evaluate.generate", "data.parts")
+Column = Literal["text", "number", "numbers"]
+Write = Callable[[list[dict[str, Any]]], None]
 
 
 class Options(catalog.Options):
@@ -42,20 +52,29 @@ class Options(catalog.Options):
 def build(options: Options) -> Result:
     """Predict and write."""
     data, rest = data_of(options.overrides)
-    if options.out.exists() and not options.fresh:
-        raise DataError(str(options.out), "exists already.", "Choose another --out, or --fresh to overwrite it.")
-    if options.out.suffix not in WRITERS:
-        raise DataError("--out", f'found "{options.out.suffix}".', f"Give one of {', '.join(WRITERS)}.")
-    artifact = open_run_or_artifact(options.artifact)
-    ledger = Ledger(options.run / "ledger" if options.run is not None else None)
-    recipe = make_recipe(artifact.request, rest)
-    _, examples = examples_of(_without_answers(recipe, data), artifact, data, options.split, ledger)
-    rows = list(_rows(artifact, examples, ledger, recipe.evaluate.generate))
-    WRITERS[options.out.suffix](options.out, rows)
-    ledger.seal("end")
-    lost = sum(1 for row in rows if row["cause"])
-    text = f"{len(rows) - lost} rows predicted, {lost} not readable: {options.out}"
-    return Result(ok=True, figures={"rows": float(len(rows)), "rows_lost": float(lost)}, paths={"predictions": options.out}, text=text)
+    out = options.out
+    if out.exists() and not options.fresh:
+        raise DataError(str(out), "exists already.", "Choose another --out, or --fresh to overwrite it.")
+    if out.suffix not in WRITERS:
+        raise DataError("--out", f'found "{out.suffix}".', f"Give one of {', '.join(WRITERS)}.")
+    artifact, ledger = open_run_or_artifact(options.artifact), Ledger()
+    recipe = asked_of(artifact, rest, takes=PREDICTED if data is None else PREDICTED_ELSEWHERE)
+    examples = _examples(recipe, artifact, data, options.split, ledger)
+    rows = lost = 0
+    try:
+        with replacing(out) as draft, WRITERS[out.suffix](draft, columns_of(artifact.needs)) as write:
+            for chunk in _chunks(artifact, examples, recipe.evaluate.generate):
+                for one in chunk:
+                    if one.cause:
+                        ledger.record(id=one.id, fate="quarantined", cause=one.cause)
+                with writing(out):
+                    write([_row(one) for one in chunk])
+                rows, lost = rows + len(chunk), lost + sum(1 for one in chunk if one.cause)
+    finally:
+        if options.run is not None:
+            ledger.write(options.run / f"{out.stem}-ledger.jsonl")
+    text = f"{rows - lost} rows predicted, {lost} not readable: {out}"
+    return Result(ok=True, figures={"rows": float(rows), "rows_lost": float(lost)}, paths={"predictions": out}, text=text)
 
 
 def predict(artifact: Path | str | Artifact, data: Any, *, ledger: Ledger | None = None) -> list[Prediction]:
@@ -66,43 +85,88 @@ def predict(artifact: Path | str | Artifact, data: Any, *, ledger: Ledger | None
     from multitune.deliver.artifact import Artifact as Opened
 
     opened = artifact if isinstance(artifact, Opened) else open_run_or_artifact(artifact)
-    recipe = make_recipe(opened.request)
-    _, examples = examples_of(_without_answers(recipe, data), opened, data, "test", ledger or Ledger())
-    predictor = opened.predictor()
-    return [made for start in range(0, len(examples), CHUNK) for made in predictor.predict(_chunk(examples, start))]
+    examples = _examples(make_recipe(opened.request), opened, data, "test", ledger or Ledger())
+    made: list[Prediction] = []
+    for one in (one for chunk in _chunks(opened, examples, {}) for one in chunk):
+        if one.prediction is None:
+            raise DataError(f"predict, row {one.id}", f"{one.cause}.", "Mend it, or leave the row out.")
+        made.append(one.prediction)
+    return made
 
 
-def _without_answers(recipe: Any, data: Any) -> Any:
-    """Other data need no answers: they are what is to be found."""
+@dataclass(frozen=True)
+class _Reply:
+    """What became of a row: its prediction, or the cause why there is none."""
+
+    id: str
+    prediction: Prediction | None
+    cause: str = ""
+
+
+def _examples(recipe: Recipe, artifact: Artifact, data: Any, split: Split, ledger: Ledger) -> Examples:
+    """The rows to predict: of other data every one, whatever it lacks, and without answers, which are what is to be found."""
     if data is None:
-        return recipe
+        return examples_of(recipe, artifact, None, split, ledger)[1]
+    from multitune.data.plan import every_row
+
     plain = recipe.model_dump(exclude_unset=True)
-    parts = {name: spec for name, spec in plain["data"]["parts"].items() if name not in recipe.data.answers}
-    plain["data"] = plain["data"] | {"parts": parts, "answers": []}
-    return make_recipe(plain)
+    parts = {name: spec for name, spec in plain["data"]["parts"].items() if name in artifact.parts}
+    return every_row(over(make_recipe(plain | {"data": plain["data"] | {"parts": parts, "answers": []}}), data))
 
 
-def _chunk(examples: Any, start: int) -> list[Any]:
-    return [examples.sample(index) for index in range(start, min(start + CHUNK, len(examples)))]
-
-
-def _rows(artifact: Artifact, examples: Any, ledger: Ledger, generate: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    from multitune.data.decode import readable
+def _chunks(artifact: Artifact, examples: Examples, generate: Mapping[str, Any]) -> Iterator[list[_Reply]]:
+    from multitune.models.predictor import answered
 
     predictor = artifact.predictor(generate=generate)
     for start in range(0, len(examples), CHUNK):
-        samples = _chunk(examples, start)
-        causes = {sample.id: cause for sample in samples if (cause := readable(sample))}
-        for row_id, cause in causes.items():
-            ledger.record(id=row_id, fate="quarantined", cause=cause)
-        made = {one.id: one for one in predictor.predict([sample for sample in samples if sample.id not in causes])}
-        for sample in samples:
-            yield _row(sample.id, made.get(sample.id), causes.get(sample.id, ""))
+        causes: dict[int, str] = {}
+        samples: dict[int, Sample] = {}
+        places = range(start, min(start + CHUNK, len(examples)))
+        for place in places:
+            found = _sample(artifact, examples, place)
+            if isinstance(found, str):
+                causes[place] = found
+            else:
+                samples[place] = found
+        given = answered(predictor, list(samples.values()))
+        number = {place: position for position, place in enumerate(samples)}
+        causes |= {place: _said(given.causes[at]) for place, at in number.items() if at in given.causes}
+        yield [_Reply(examples.ids[p], given.predictions[number[p]] if p not in causes else None, causes.get(p, "")) for p in places]
 
 
-def _row(row_id: str, prediction: Prediction | None, cause: str) -> dict[str, Any]:
-    row: dict[str, Any] = {"id": row_id, "cause": cause}
-    for name, answer in ({} if prediction is None else prediction.answers).items():
+def _sample(artifact: Artifact, examples: Examples, place: int) -> Sample | str:
+    """The sample in a place with the parts that the model reads, or why there is none."""
+    from multitune.data.decode import BadPart
+
+    try:
+        found = examples.sample(place)
+    except BadPart as bad:
+        return _said(bad)
+    lacking = artifact.lacks(found)
+    if lacking:
+        return f"{lacking}: is missing"
+    return replace(found, parts={name: part for name, part in found.parts.items() if name in artifact.parts})
+
+
+def _said(bad: BadPart) -> str:
+    return f"{bad.part}: {bad.cause}"
+
+
+def columns_of(needs: Needs) -> dict[str, Column]:
+    """The columns of the output and what they hold: id, cause, each answer (with its score), or each part's embedding."""
+    columns: dict[str, Column] = {"id": "text", "cause": "text"}
+    for name, need in needs.answers.items():
+        columns[name] = "number" if need.modality == "number" else "text"
+        if need.modality != "number":
+            columns[f"{name}.score"] = "number"
+    for name in () if needs.answers else needs.parts:
+        columns[name] = "numbers"
+    return columns
+
+
+def _row(reply: _Reply) -> dict[str, Any]:
+    row: dict[str, Any] = {"id": reply.id, "cause": reply.cause}
+    for name, answer in ({} if reply.prediction is None else reply.prediction.answers).items():
         if isinstance(answer, Category):
             row |= {name: answer.value, f"{name}.score": answer.scores[answer.value]}
         elif isinstance(answer, Number):
@@ -114,38 +178,33 @@ def _row(row_id: str, prediction: Prediction | None, cause: str) -> dict[str, An
     return row
 
 
-def _columns(rows: list[dict[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(name for row in rows for name in row))
+@contextmanager
+def _jsonl(path: Path, columns: Mapping[str, Column]) -> Generator[Write]:
+    with path.open("w", encoding="utf-8") as stream:
+        yield lambda rows: stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-def _write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
-    write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode("utf-8"))
+@contextmanager
+def _csv(path: Path, columns: Mapping[str, Column]) -> Generator[Write]:
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, fieldnames=list(columns))
+        writer.writeheader()
+        yield lambda rows: writer.writerows({n: json.dumps(v) if isinstance(v, list) else v for n, v in row.items()} for row in rows)
 
 
-def _table(rows: list[dict[str, Any]]) -> Any:
-    import pyarrow as pa
-
-    return pa.table({name: [row.get(name) for row in rows] for name in _columns(rows)})
-
-
-def _write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
+@contextmanager
+def _parquet(path: Path, columns: Mapping[str, Column]) -> Generator[Write]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    sink = pa.BufferOutputStream()
-    pq.write_table(_table(rows), sink)
-    write_atomic(path, sink.getvalue().to_pybytes())
+    kinds = {"text": pa.string(), "number": pa.float64(), "numbers": pa.list_(pa.float64())}
+    schema = pa.schema([(name, kinds[kind]) for name, kind in columns.items()])
+    with pq.ParquetWriter(path, schema) as writer:
+        yield lambda rows: writer.write_table(pa.Table.from_pylist(rows, schema=schema))
 
 
-def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    import csv
-    import io
-
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, fieldnames=_columns(rows))
-    writer.writeheader()
-    writer.writerows({name: json.dumps(value) if isinstance(value, list) else value for name, value in row.items()} for row in rows)
-    write_atomic(path, stream.getvalue().encode("utf-8"))
-
-
-WRITERS = {".parquet": _write_parquet, ".csv": _write_csv, ".jsonl": _write_jsonl}
+WRITERS: Mapping[str, Callable[[Path, Mapping[str, Column]], AbstractContextManager[Write]]] = {
+    ".parquet": _parquet,
+    ".csv": _csv,
+    ".jsonl": _jsonl,
+}

@@ -157,14 +157,20 @@ class Line:
 
 
 def _run(recipe: Recipe, run: RunDir, started: float, *, told: tuple[Finding, ...] = ()) -> Result:
-    from multitune.data.loader import shared_memo
-    from multitune.deliver.artifact import save
-    from multitune.models.predictor import Predictor
     from multitune.tuning.engines.accelerate import processes
     from multitune.tuning.plan import device_of
 
     ranks = processes(device_of(recipe))
     ledger = _ledger(run, ranks)
+    with ledger.guarded():
+        return _trained(recipe, run, ranks, ledger, started, told)
+
+
+def _trained(recipe: Recipe, run: RunDir, ranks: Ranks, ledger: Ledger, started: float, told: tuple[Finding, ...]) -> Result:
+    from multitune.data.loader import shared_memo
+    from multitune.deliver.artifact import save
+    from multitune.models.predictor import Predictor
+
     planned = _on_this_machine(make_plan(recipe, ledger), run)
     ranks.on_main(lambda: keep_plan(planned.plan, run))
     line = Line.start(planned, ledger=ledger, ranks=ranks)

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from multitune.core.errors import RecipeError
-from multitune.core.recipe import differences, make_recipe, parse_yaml, read_recipe, steps_of
+from multitune.core.notation.yaml import parse_yaml
+from multitune.core.recipe import differences, make_recipe, read_recipe, steps_of
 
 
 def small(**changes: Any) -> dict[str, Any]:
@@ -56,6 +57,19 @@ def test_the_same_request_has_the_same_hash_in_whatever_order_it_is_written() ->
         (["train.warmup=x%"], "train.warmup", '"50%"'),
         (["name=../up"], "name", "letters, digits"),
         (["train.early_stop={patience: 3}"], "train.early_stop.metric", "missing"),
+        (["data.split={column: split, train: 0.1}"], "data.split", "train would have no effect"),
+        (["data.split={column: split, sources: {test: digits}}"], "data.split", "exclude each other"),
+        (["data.split={test: 0.5, sources: {test: digits}}"], "data.split", "test has a source of its own"),
+        (["data.parts.label={modality: category, augment: [flip]}"], "data", "never augmented"),
+        (["data.answers.x=1"], "data.answers.x", "none of them"),
+        (["data.answers.5=label"], "data.answers.5", "1 entries"),
+        (["data.answers.²=label"], "data.answers.²", "none of them"),
+        (["train.lr=.inf"], "train.lr", "finite"),
+        (["train.epochs=.inf"], "train.epochs", "finite"),
+        (["train.epochs=1e300"], "train.epochs", "1000000"),
+        (["strategy=[{pattern: head, rate: .inf}]"], "strategy.0.rate", "finite"),
+        (["strategy={name: full, head_rate: .nan}"], "strategy.head_rate", "finite"),
+        (["train.betas=[1.5, 2]"], "train.betas.0", "less than 1"),
     ],
 )
 def test_a_mistake_is_told_with_its_place_and_what_would_do(overrides: list[str], where: str, words: str) -> None:

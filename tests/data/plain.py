@@ -13,9 +13,15 @@ import soundfile
 import torch
 from PIL import Image
 
-from multitune.core.protocols import Batch, Memo, Sample, Sound
+from multitune.core.ledger import Ledger
+from multitune.core.protocols import Batch, Memo, Sample, Sound, Split
 from multitune.core.recipe import Recipe, make_recipe
+from multitune.data import plan
 from multitune.data.decode import modality, opened
+from multitune.data.plan import Outline
+from multitune.data.sources.rows import MemoryRows
+
+HALVES = {"train": 0.6, "valid": 0.2, "test": 0.2}
 
 
 class Plain:
@@ -89,3 +95,40 @@ def recipe(source: Any, **data: Any) -> Recipe:
     spec |= {"split": {"train": 1.0, "valid": 0.0, "test": 0.0}}
     train = data.pop("train", {})
     return make_recipe({"name": "plain", "task": "classification", "data": spec | data, "train": train})
+
+
+def outlined(made: Recipe, ledger: Ledger | None = None) -> Outline:
+    """The recipe's data, read, aligned and split."""
+    return plan.outline(made, ledger if ledger is not None else Ledger())
+
+
+def memory(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The source of rows in memory."""
+    return {"name": "rows", "rows": MemoryRows.of(rows)}
+
+
+def texts(count: int, **columns: Any) -> list[dict[str, Any]]:
+    """Rows with the caption and label that `recipe` asks for, and no picture."""
+    rows = [{"id": f"r{n}", "caption": f"c{n}", "label": "ab"[n % 2]} for n in range(count)]
+    return [row | {name: make(n) for name, make in columns.items()} for n, row in enumerate(rows)]
+
+
+def of_texts(rows: list[dict[str, Any]], **data: Any) -> Recipe:
+    """A recipe over captions and labels."""
+    source = data.pop("source", None) or memory(rows)
+    return recipe(source, **({"parts": {"caption": "text", "label": "category"}} | data))
+
+
+def ids(found: Outline) -> dict[Split, set[str]]:
+    """The ids of each split."""
+    return {name: set(examples.ids) for name, examples in found.examples.items()}
+
+
+def mix(*entries: tuple[list[dict[str, Any]], float]) -> list[dict[str, Any]]:
+    """A mix of rows with their weights."""
+    return [{"source": memory(rows), "weight": weight} for rows, weight in entries]
+
+
+def of_mix(entries: list[dict[str, Any]], **data: Any) -> Recipe:
+    """A recipe over a mix of captions and labels."""
+    return recipe(None, mix=entries, **({"parts": {"caption": "text", "label": "category"}} | data))

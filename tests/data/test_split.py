@@ -13,37 +13,9 @@ import pytest
 from multitune.core.errors import DataError, PluginError, RecipeError
 from multitune.core.ledger import Ledger
 from multitune.core.plan import Plan
-from multitune.core.protocols import Split
-from multitune.core.recipe import Recipe
 from multitune.data import plan
-from multitune.data.plan import Outline
-from multitune.data.sources.rows import MemoryRows
-from tests.data.plain import picture, picture_table, png, recipe, write_jsonl
-
-HALVES = {"train": 0.6, "valid": 0.2, "test": 0.2}
-
-
-def outlined(made: Recipe, ledger: Ledger | None = None) -> Outline:
-    return plan.outline(made, ledger if ledger is not None else Ledger())
-
-
-def memory(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"name": "rows", "rows": MemoryRows.of(rows)}
-
-
-def texts(count: int, **columns: Any) -> list[dict[str, Any]]:
-    """Rows with the caption and label that `recipe` asks for, and no picture."""
-    rows = [{"id": f"r{n}", "caption": f"c{n}", "label": "ab"[n % 2]} for n in range(count)]
-    return [row | {name: make(n) for name, make in columns.items()} for n, row in enumerate(rows)]
-
-
-def of_texts(rows: list[dict[str, Any]], **data: Any) -> Recipe:
-    source = data.pop("source", memory(rows))
-    return recipe(source, **({"parts": {"caption": "text", "label": "category"}} | data))
-
-
-def ids(found: Outline) -> dict[Split, set[str]]:
-    return {name: set(examples.ids) for name, examples in found.examples.items()}
+from multitune.data.workers import Note, read_sample
+from tests.data.plain import HALVES, ids, memory, mix, of_mix, of_texts, outlined, picture, picture_table, png, recipe, texts, write_jsonl
 
 
 def test_splits_are_disjoint_whole_and_near_their_shares() -> None:
@@ -201,14 +173,6 @@ def test_what_the_data_do_not_hold_is_named(data: dict[str, Any], error: type[Ex
     assert says in str(caught.value)
 
 
-def mix(*entries: tuple[list[dict[str, Any]], float]) -> list[dict[str, Any]]:
-    return [{"source": memory(rows), "weight": weight} for rows, weight in entries]
-
-
-def of_mix(entries: list[dict[str, Any]], **data: Any) -> Recipe:
-    return recipe(None, mix=entries, **({"parts": {"caption": "text", "label": "category"}} | data))
-
-
 def test_sources_of_a_mix_are_named_and_their_ids_too() -> None:
     train = outlined(of_mix(mix((texts(3), 1), (texts(3), 1)))).examples["train"]
     assert train.ids == ["rows/r0", "rows/r1", "rows/r2", "rows-2/r0", "rows-2/r1", "rows-2/r2"]
@@ -253,17 +217,6 @@ def test_examples_travel(tmp_path: Path) -> None:
     again = copy.deepcopy(train)
     assert len(ForkingPickler.dumps(train)) < 10_000  # as a spawned worker gets them
     assert [again.sample(n) for n in range(5)] == [train.sample(n) for n in range(5)]
-
-
-def test_rows_in_memory_give_the_samples_of_their_table(tmp_path: Path) -> None:
-    table = outlined(recipe(picture_table(tmp_path, 6))).examples["train"]
-    rows = [{**table.rows_of(n), "image": tmp_path / f"{n}.png"} for n in range(6)]
-    found = outlined(recipe(memory(rows))).examples["train"]
-    assert [found.sample(n).parts for n in range(6)] == [table.sample(n).parts for n in range(6)]
-
-
-def test_rows_in_memory_stand_in_the_request_as_their_fingerprint() -> None:
-    assert "memory" in str(of_texts(texts(3)).request())
 
 
 def test_a_folder_of_classes_is_a_source(tmp_path: Path) -> None:
@@ -313,3 +266,66 @@ def test_the_plan_states_the_data_and_where_each_value_comes_from() -> None:
     text = Plan("plain", {}, plan.state(made, outlined(made))).text()
     for line in ("rows, 40 rows", "answers.label.classes", "train 0.6, valid 0.2, test 0.2, seed 0", "caption", "max_loss"):
         assert line in text
+
+
+def test_weights_that_leave_no_row_are_refused() -> None:
+    with pytest.raises(RecipeError, match=r"data\.mix: the weights leave no row of train's 8"):
+        outlined(of_mix(mix((texts(4), 1e-3), (texts(4), 1e-3))))
+
+
+def test_a_source_that_no_epoch_draws_from_is_a_finding() -> None:
+    found = outlined(of_mix(mix((texts(40), 1), (texts(4), 0.1)))).findings
+    assert ["rows-2" in finding.message for finding in found if finding.code == "source-not-drawn"] == [True]
+
+
+@pytest.mark.parametrize(
+    ("word", "split", "told"),
+    [
+        ("test", {}, True),
+        ("test", {"seed": 1}, True),
+        ("test", {"column": "split"}, False),
+        ("test", HALVES, False),
+        ("fold 3", {}, False),
+    ],
+)
+def test_a_split_column_that_is_not_used_is_a_finding(word: str, split: dict[str, Any], told: bool) -> None:
+    rows = texts(300, split=lambda n: "train" if n % 5 else word)
+    codes = {finding.code: finding.remedy for finding in outlined(of_texts(rows, split=split)).findings}
+    assert ("split-column-unused" in codes) is told
+    assert not told or "{column: split}" in codes["split-column-unused"]
+
+
+def test_a_number_too_large_to_be_squared_names_its_row() -> None:
+    rows = texts(9, age=lambda n: n if n != 3 else 1e200)
+    with pytest.raises(DataError, match=r"row 4 \(r3\), age: found 1e\+200, beyond 1e\+100"):
+        outlined(of_texts(rows, parts={"caption": "text", "age": "number"}, answers=["age"]))
+
+
+@pytest.mark.parametrize("length", [300, 5_000])
+def test_a_text_in_place_of_a_picture_is_left_to_the_loader(length: int, tmp_path: Path) -> None:
+    table = picture_table(tmp_path, 8, part=lambda n: "train" if n < 6 else "test", image=lambda n: "iVBO" * (length // 4))
+    examples = outlined(recipe(table, split={"column": "part"})).examples["train"]
+    notes: list[Note] = []
+    assert read_sample(examples, 0, notes) is None
+    assert f"is a text of {length:,} characters, no path of a file" in notes[0].cause
+
+
+def test_bytes_and_a_file_that_are_equal_are_found_in_two_splits(tmp_path: Path) -> None:
+    files = picture_table(tmp_path, 6)
+    rows = [{"id": "m", "image": (tmp_path / "2.png").read_bytes(), "caption": "x", "label": "a"}]
+    made = recipe(files, split={"sources": {"test": memory(rows)}, "valid": 0})
+    found = [finding for finding in outlined(made).findings if finding.code == "duplicate-over-splits"]
+    assert "r002 (train) = m (test)" in found[0].message
+
+
+def test_every_row_is_there_for_data_that_are_only_predicted() -> None:
+    rows = texts(5)
+    rows[2]["caption"], rows[3]["label"] = None, None
+    made = of_texts(rows, missing="drop")
+    assert plan.everything(made, Ledger()).ids == ["r0", "r1", "r4"]
+    assert plan.every_row(made).ids == [f"r{n}" for n in range(5)]
+
+
+def test_a_column_that_data_to_be_predicted_lack_is_named() -> None:
+    with pytest.raises(DataError, match=r'data\.parts\.captoin: no source has a column "captoin".*Did you mean "caption"'):
+        plan.every_row(of_texts(texts(5), parts={"captoin": "text"}, answers=[]))

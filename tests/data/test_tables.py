@@ -15,7 +15,10 @@ import pytest
 
 from multitune.core.errors import DataError
 from multitune.core.store import cache_root
+from multitune.data import reading
 from multitune.data.manifest import Manifest, open_table
+from multitune.data.reading import parquet
+from multitune.data.sample import is_absent
 from multitune.data.sources.rows import MemoryRows
 
 
@@ -62,6 +65,30 @@ def test_parquet_keeps_bytes_and_casts_the_rest(tmp_path: Path) -> None:
     )
     pq.write_table(table, tmp_path / "t.parquet")
     assert rows(open_table(tmp_path / "t.parquet", name="t")) == [{"n": "7", "picture": b"\x00\xff", "raw": b"r"}, {"picture": "a.png"}]
+
+
+def test_an_empty_cell_of_a_one_column_table_is_a_row(tmp_path: Path) -> None:
+    manifest = opened(tmp_path / "a.csv", "text\nx\n\n\ny\n\n")
+    assert rows(manifest) == [{"text": "x"}, {}, {}, {"text": "y"}]
+    assert manifest.id(3) == "a:4"
+
+
+def test_what_a_parquet_table_of_media_holds_is_known_without_its_bytes(tmp_path: Path) -> None:
+    struct = [{"bytes": b"x", "path": None}, None, {"bytes": None, "path": "a.png"}, {"bytes": None, "path": ""}]
+    pq.write_table(pa.table({"picture": struct, "raw": [b"", None, b"r", b"r"], "text": ["x", " ", None, ""]}), tmp_path / "t.parquet")
+    manifest = open_table(tmp_path / "t.parquet", name="t")
+    for name in manifest.columns:
+        assert manifest.present(name).tolist() == [not is_absent(cell) for cell in manifest.column(name)]
+
+
+def test_a_parquet_table_read_in_pieces_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = [{"id": f"k{n}", "raw": bytes([n]) * 500, "list": [n, None]} for n in range(200)]
+    pq.write_table(pa.Table.from_pylist(cells), tmp_path / "t.parquet", row_group_size=70)
+    whole = pa.concat_tables(reading.tables(tmp_path / "t.parquet", "parquet"))
+    monkeypatch.setattr(parquet, "PIECE_BYTES", 9_000)
+    pieces = list(reading.tables(tmp_path / "t.parquet", "parquet"))
+    assert len(pieces) > 10
+    assert pa.concat_tables(pieces).equals(whole)
 
 
 def test_a_table_longer_than_a_batch_keeps_its_order(tmp_path: Path) -> None:

@@ -137,8 +137,15 @@ def test_rows_that_cannot_be_read_are_lost_counted_and_taken_down() -> None:
 
 
 def test_more_lost_rows_than_allowed_stop_the_evaluation() -> None:
-    with pytest.raises(LossBudgetError, match="3 of 60 rows cannot be read"):
+    with pytest.raises(LossBudgetError, match=r"3 of 60 rows cannot be read.*: 3, left: is unreadable; 17, left: is unreadable; 18, left"):
         Evaluator(QUICK, CLASSIFY, ONE, max_loss=0.01).evaluate(Comparer(ONE), broken(pairs(60), (3, 17, 18)))
+
+
+def test_one_row_of_a_small_split_does_not_end_a_run() -> None:
+    report = Evaluator(QUICK, CLASSIFY, ONE, max_loss=0.01).evaluate(Comparer(ONE), broken(pairs(60), (3,)))
+    assert (report.figures["test/rows"], report.figures["test/rows_lost"]) == (59, 1)
+    with pytest.raises(LossBudgetError, match="1 of 60"):
+        Evaluator(QUICK, CLASSIFY, ONE, max_loss=0).evaluate(Comparer(ONE), broken(pairs(60), (3,)))
 
 
 def test_rows_without_the_answer_are_passed_over_and_counted() -> None:

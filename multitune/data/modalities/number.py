@@ -1,4 +1,7 @@
-"""Numbers: finite, written with a point and, where wanted, an exponent. For answers."""
+"""Numbers: finite, written with a point and, where wanted, an exponent. For answers.
+
+At most 1e100 either way: their squares are summed.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,8 @@ from multitune.core.protocols import Modality
 from multitune.core.randomness import generator
 
 _WRITTEN = re.compile(r"[+-]?(\d{1,400}(\.\d{0,400})?|\.\d{1,400})([eE][+-]?\d{1,4})?", re.ASCII)
+
+LARGEST = 1e100
 
 
 class Options(catalog.Options):
@@ -37,6 +42,8 @@ class Numbers:
             raise ValueError(f"found {type(value).__name__}, not a number")
         if not math.isfinite(value):
             raise ValueError(f"found {value}, which is not finite")
+        if abs(value) > LARGEST:
+            raise ValueError(f"found {value:.4g}, beyond {LARGEST:g}")
         return float(value)
 
     def synthesize(self, seed: int) -> float:

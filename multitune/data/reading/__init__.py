@@ -7,6 +7,7 @@ absent. Bytes stay bytes. Whatever does not parse is an error that names the fil
 from __future__ import annotations
 
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,7 +16,7 @@ from multitune.core.errors import DataError
 from multitune.data.reading import delimited, jsonl, parquet
 from multitune.data.reading.rows import gathered
 
-VERSION = 1  # raised with any change to what a cell becomes; part of every fingerprint
+VERSIONS = {"csv": 2, "tsv": 2, "jsonl": 1, "parquet": 1}  # raised with any change to what a cell becomes; part of every fingerprint
 FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".pq": "parquet"}
 REFUSED = {".pkl", ".pickle", ".joblib", ".npy", ".npz", ".pt", ".pth", ".dill"}
 _PICKLES = (b"\x93NUMPY", *(b"\x80" + bytes([protocol]) for protocol in range(2, 6)))
@@ -51,17 +52,21 @@ def table_format(path: Path) -> str:
     return FORMATS[suffix]
 
 
-def read_table(path: Path, form: str) -> pa.Table:
-    """All rows of a table; every column is large_string, large_binary, or a struct of bytes and path.
+def tables(path: Path, form: str) -> Iterator[pa.Table]:
+    """All rows of a table in order, in pieces of one schema; every column is large_string, large_binary, or a struct of bytes and path.
 
     Raises: DataError naming the line that does not parse, or an empty table.
     """
-    if form == "parquet":
-        table = parquet.read(path)
-    else:
-        with path.open("rb") as stream:
-            rows = jsonl.rows(path, stream) if form == "jsonl" else delimited.rows(path, stream, "\t" if form == "tsv" else ",")
-            table = gathered(path, rows)
-    if table.num_rows == 0:
+    rows = 0
+    for table in parquet.read(path) if form == "parquet" else _text(path, form):
+        rows += table.num_rows
+        if table.num_rows:
+            yield table
+    if not rows:
         raise DataError(str(path), "holds no rows.", "Check that the file was written to its end.")
-    return table
+
+
+def _text(path: Path, form: str) -> Iterator[pa.Table]:
+    with path.open("rb") as stream:
+        rows = jsonl.rows(path, stream) if form == "jsonl" else delimited.rows(path, stream, "\t" if form == "tsv" else ",")
+        yield gathered(path, rows)

@@ -1,4 +1,7 @@
-"""CSV and TSV: strict quotes, as many cells in each line as in the header, empty cells absent."""
+"""CSV and TSV: strict quotes, as many cells in each line as in the header, empty cells absent.
+
+A line without anything is passed over; in a table of one column it is a row whose cell is empty, but at the end of the file.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,13 @@ def rows(path: Path, stream: BinaryIO, delimiter: str) -> Iterator[Mapping[str, 
         if header is None:
             raise DataError(str(path), "is empty.", "A table has a header line and rows.")
         check_columns(path, header)
+        empty = 0
         for cells in reader:
+            if not cells and len(header) == 1:  # a cell that is empty, or the end of the file
+                empty += 1
+                continue
+            yield from ({header[0]: None} for _ in range(empty))
+            empty = 0
             if cells and len(cells) != len(header):
                 raise DataError(f"{path}, line {reader.line_num}", f"has {len(cells)} cells, the header {len(header)}.", "Mend the line.")
             if cells:

@@ -57,6 +57,11 @@ class MemoryRows:
         """
         if isinstance(data, MemoryRows):
             return data
+        if isinstance(data, np.ndarray) and data.dtype.names:
+            columns = data.dtype.names
+            data = [{column: row[column] for column in columns} for row in data]
+        if isinstance(data, pa.RecordBatch):
+            data = pa.Table.from_batches([data])
         if isinstance(data, pa.Table):
             data = as_text(data, where=name).to_pylist()
         elif type(data).__module__.partition(".")[0] == "pandas" and hasattr(data, "to_dict"):
@@ -101,8 +106,38 @@ class InMemory:
         self._options = options
 
     def read(self) -> Rows:
-        """The rows."""
+        """The rows.
+
+        Raises: DataError if they are no rows, or only what a request keeps of them.
+        """
+        if isinstance(self._options.rows, Mapping) and "memory" in self._options.rows:
+            raise DataError(
+                "data.source.rows", "were in memory when the recipe was made, and are not kept.", "Give the rows again (data=)."
+            )
         return MemoryRows.of(self._options.rows, root=self._options.root)
+
+
+def held(values: Any) -> Any:
+    """A recipe's mapping with the rows of every source `rows` as `MemoryRows`, whatever they were given as; the rest as it is.
+
+    Raises: DataError for rows that are none.
+    """
+    if isinstance(values, list | tuple):
+        return [held(value) for value in values]
+    if not isinstance(values, Mapping):
+        return values
+    if values.get("name") == "rows" and isinstance(values.get("options"), Mapping):
+        return {**values, "options": _held(values["options"])}
+    if values.get("name") == "rows" and "rows" in values:
+        return _held(values)
+    return {name: held(value) for name, value in values.items()}
+
+
+def _held(options: Mapping[str, Any]) -> dict[str, Any]:
+    rows, root = options.get("rows"), options.get("root")
+    if rows is None or (isinstance(rows, Mapping) and "memory" in rows):
+        return dict(options)
+    return {**options, "rows": MemoryRows.of(rows, root=Path(root) if isinstance(root, str | Path) else None)}
 
 
 def build(options: Options) -> Source:

@@ -1,0 +1,1 @@
+"""How a recipe and its overrides are written, read as plain data."""
