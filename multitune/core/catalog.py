@@ -45,6 +45,8 @@ KINDS: Mapping[str, str] = {
     "format": "deliver.formats",
 }
 POSITIONAL: JsonDict = {"positional": True}  # marks an option of a verb that the command line takes without its name
+COLUMN: JsonDict = {"column": "some"}  # marks an option of a metric that names a column (or several) of the data
+COLUMN_OF_EVERY_ROW: JsonDict = {"column": "every"}  # the same, and every measured row must have a value there
 _registered: dict[tuple[str, str], ModuleType] = {}
 _files_given: dict[Path, tuple[str, str]] = {}  # in the order in which they were loaded
 

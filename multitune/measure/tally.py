@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from multitune.core import catalog
 from multitune.core.catalog import Plugin
-from multitune.core.errors import DataError, RecipeError, one_of
+from multitune.core.errors import DataError, RecipeError, did_you_mean, one_of
 from multitune.core.protocols import AnswerNeed, Figure, Metric, Needs, Prediction, Sample, TaskPreset
 from multitune.core.recipe import EvaluateSpec
+from multitune.data.split import Examples
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,34 @@ def questions(spec: EvaluateSpec, preset: TaskPreset, needs: Needs) -> Iterator[
             wanted += [(answer, _found(name, {}, spec, "evaluate"), name) for name in names]
     for answer, plugin, _ in wanted:
         yield Question(plugin, answer, answers[answer], f"{answer}/" if several else "")
+
+
+def check_columns(asked: Iterable[Question], examples: Mapping[Any, Examples]) -> None:
+    """Look for the columns that metrics name before anything is spent.
+
+    Raises: DataError for one that is not there, or that a row of the validation or test split lacks where every row must have it.
+    """
+    train = examples["train"]
+    known = sorted({*train.mixed.columns, *train.parts})
+    for question in asked:
+        for field, info in type(question.plugin.options).model_fields.items():
+            extra = info.json_schema_extra
+            need = extra.get("column") if isinstance(extra, dict) else None
+            value = getattr(question.plugin.options, field)
+            where = "evaluate.match" if field == "match" else f"evaluate.metrics.{question.plugin.name}.{field}"
+            for column in ([value] if isinstance(value, str) else value) if need and value else ():
+                if column not in known:
+                    raise DataError(where, f'there is no column "{column}"; there are {one_of(known)}.', did_you_mean(column, known))
+                if need == "every":
+                    _check_every_row(column, examples, where)
+
+
+def _check_every_row(column: str, examples: Mapping[Any, Examples], where: str) -> None:
+    for name in ("valid", "test"):
+        split = examples[name]
+        lacking = next((place for place, value in enumerate(split.column(column)) if value is None), None)
+        if lacking is not None:
+            raise DataError(where, f'row {split.ids[lacking]} ({name}) has no "{column}".', "Name a column that every row has.")
 
 
 def truth_of(sample: Sample, answers: set[str]) -> Mapping[str, Any]:

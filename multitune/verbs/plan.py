@@ -99,6 +99,7 @@ def plan(
 def make_plan(recipe: Recipe, ledger: Ledger) -> Planned:
     """Join what each room states: the data, then the model that it asks for, then the tuning of both."""
     from multitune.data import plan as data_plan
+    from multitune.measure import tally
     from multitune.models import plan as model_plan
     from multitune.tuning import plan as tuning_plan
 
@@ -108,6 +109,7 @@ def make_plan(recipe: Recipe, ledger: Ledger) -> Planned:
         "run.seed": Value(recipe.seed, "recipe" if recipe.given("seed") else "default"),
     }
     data = data_plan.outline(recipe, ledger)
+    tally.check_columns(tally.questions(recipe.evaluate, preset, data.needs), data.examples)
     model = model_plan.state(recipe, data.needs)
     towers = [tower.name for tower in model.anatomy.towers]
     tuned = tuning_plan.state(

@@ -172,7 +172,7 @@ def _trained(recipe: Recipe, run: RunDir, ranks: Ranks, ledger: Ledger, started:
     from multitune.models.predictor import Predictor
 
     planned = _on_this_machine(make_plan(recipe, ledger), run)
-    ranks.on_main(lambda: keep_plan(planned.plan, run))
+    ranks.on_main(lambda: _obey(planned, run))
     line = Line.start(planned, ledger=ledger, ranks=ranks)
     judge, examples = evaluator(planned, ledger), planned.data.examples
 
@@ -297,6 +297,17 @@ def _on_this_machine(planned: Planned, run: RunDir) -> Planned:
     if before is None or {before.origin, now.origin} != {"machine"}:
         return planned
     return replace(planned, plan=replace(planned.plan, values={**planned.plan.values, THREADS: before}))
+
+
+def _obey(planned: Planned, run: RunDir) -> None:
+    """Keep the plan and what it rests on, or find both as they were kept.
+
+    Raises: RunError with what differs.
+    """
+    from multitune.tuning import basis
+
+    keep_plan(planned.plan, run)
+    basis.keep(planned.data.examples, run)
 
 
 def keep_plan(plan: Plan, run: RunDir) -> None:

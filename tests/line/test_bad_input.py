@@ -91,6 +91,7 @@ def rewritten(table: Path, change: Callable[[int, dict[str, Any]], dict[str, Any
         ("data.parts.image", {"modality": "image", "augment": [{"affine": {"degrees": 5}}]}, "no augmentation is named"),
         ("evaluate.metrics", ["accuraccy"], "accuraccy"),
         ("train.precision", "fp17", "fp16"),
+        ("evaluate.metrics", ["bleu"], "evaluate.metrics.0"),
     ],
 )
 def test_a_recipe_that_does_not_hold_is_refused_before_anything_is_spent(path: str, value: Any, words: str, tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ from ruamel.yaml import YAML
 from safetensors.torch import load_file
 
 from tests.line.lines import SHAPES, bits, recipe
+from tests.line.test_bad_input import pictures
+from tests.line.test_bad_input import recipe as bad_recipe
 
 pytestmark = pytest.mark.line
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -56,6 +58,22 @@ def test_killed_and_resumed_is_uninterrupted(shape: str, tmp_path: Path) -> None
     assert not (tmp_path / "killed" / "result.json").exists()
     finished(path, tmp_path / "killed")
     assert bits(tmp_path / "killed") == bits(tmp_path / "whole")
+
+
+def test_a_picture_replaced_between_a_kill_and_the_resume_is_refused(tmp_path: Path) -> None:
+    made = bad_recipe(pictures(tmp_path / "data"))
+    made["train"] |= {"steps": 200, "evaluate_every": 200, "checkpoint_every": 1}
+    (tmp_path / "pictures.yaml").write_text(json.dumps(made))
+    run = tmp_path / "run"
+    process = started(tmp_path / "pictures.yaml", run)
+    wait_for(run / "checkpoints" / "step-000001", process)
+    process.kill()
+    process.communicate()
+    (tmp_path / "data" / "5.png").write_bytes((tmp_path / "data" / "6.png").read_bytes())
+    again = started(tmp_path / "pictures.yaml", run)
+    _, err = again.communicate(timeout=300)
+    assert again.returncode == 2
+    assert "the image of row r5" in err
 
 
 NEGATIVE = '''"""Turn a picture into its negative."""

@@ -25,7 +25,7 @@ SERVES = ("text",)
 class Options(catalog.Options):
     """columns: whose values the text must name; together they give the figure `shape_and_colour`."""
 
-    columns: tuple[str, ...] = Field(min_length=1)
+    columns: tuple[str, ...] = Field(min_length=1, json_schema_extra=catalog.COLUMN)
 
 
 class MentionsMetric(Metric):

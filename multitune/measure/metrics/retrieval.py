@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from multitune.core import catalog
 from multitune.core.errors import DataError
@@ -30,7 +31,7 @@ Ints = NDArray[np.int64]
 class Options(catalog.Options):
     """match: the column whose equal values are hits; empty: the same id."""
 
-    match: str = ""
+    match: str = Field(default="", json_schema_extra=catalog.COLUMN_OF_EVERY_ROW)
 
 
 def build(options: Options, answer: str, need: AnswerNeed) -> Retrieval:

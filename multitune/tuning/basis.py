@@ -1,0 +1,96 @@
+"""What a run rests on besides its plan, kept in `basis.json`: the files that its splits name, and the libraries that compute.
+
+Of each medium only size and time stamp are looked at, 8 hex digits a row. Files in our own cache follow from the plan and may be made
+anew: their size counts alone. What lies in the table itself is in the plan's fingerprint.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from hashlib import blake2b
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from multitune.core.errors import RunError
+from multitune.core.rundir import RunDir
+from multitune.core.store import cache_root
+from multitune.data.decode import modality
+from multitune.data.split import Examples
+
+FILE = "basis.json"
+FORM = 1
+DIGITS = 8
+LIBRARIES = (
+    "multitune", "torch", "torchvision", "transformers", "tokenizers", "peft", "accelerate", "timm", "numpy", "pillow", "soundfile", "soxr",
+)  # fmt: skip
+
+
+def keep(examples: Mapping[Any, Examples], run: RunDir) -> None:
+    """Take down what the run rests on, or compare it with what it began with.
+
+    Raises: RunError with the first difference.
+    """
+    now: dict[str, Any] = {"form": FORM, "versions": versions(), "media": {name: dict(_stamps(split)) for name, split in examples.items()}}
+    kept = run.read_json(FILE)
+    if kept is None:
+        run.write_json(FILE, now)
+        return
+    where = str(run.folder)
+    for name in sorted({*kept["versions"], *now["versions"]}):
+        before, here = (str(found["versions"].get(name, "none")) for found in (kept, now))
+        if before != here:
+            found = f"it began with {name} {before}, here is {here}: the bits would differ."
+            raise RunError(where, found, f"Install {name} {before} again, or start anew with --fresh.")
+    for split, part, changed in _changed(kept["media"], now["media"]):
+        row = examples[split].ids[changed[0]]
+        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+        found = f"the {part} of row {row} ({split}){more} is another file than the run began with: its size or time stamp changed."
+        raise RunError(where, found, "Put it back (`cp -a` keeps the time stamps of a copied folder), or start anew with --fresh.")
+
+
+def versions() -> dict[str, str]:
+    """The versions of what can change bits, of the libraries that are installed."""
+    found = {"python": ".".join(map(str, sys.version_info[:2]))}
+    for name in LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _changed(before: Mapping[str, Mapping[str, str]], now: Mapping[str, Mapping[str, str]]) -> Iterator[tuple[str, str, list[int]]]:
+    """Split, part and the places whose stamps differ, where any do; rows and parts are the plan's, so they are the same."""
+    for split, parts in now.items():
+        for part, stamps in parts.items():
+            old = before.get(split, {}).get(part, "")
+            if old != stamps:
+                starts = range(0, len(stamps), DIGITS)
+                yield split, part, [at // DIGITS for at in starts if old[at : at + DIGITS] != stamps[at : at + DIGITS]]
+
+
+def _stamps(examples: Examples) -> Iterator[tuple[str, str]]:
+    """Part -> the stamps of its media in the split's order, joined."""
+    own = os.path.join(os.path.abspath(cache_root()), "")
+    for name, spec in examples.parts.items():
+        if not modality(spec.modality).media:
+            continue
+        column = spec.column or name
+        cells = examples.mixed.column(column)
+        yield name, "".join(_stamp(cells[row], examples.mixed.root(row, column), own) for row in examples.rows.tolist())
+
+
+def _stamp(cell: Any, root: Path | None, own: str) -> str:
+    path = cell.get("path") if isinstance(cell, Mapping) and cell.get("bytes") is None else cell
+    if not isinstance(path, str | Path):
+        return "0" * DIGITS  # nothing there, or content that the table's own fingerprint covers
+    place = os.path.abspath(os.path.join(root or "", path))
+    try:
+        status = os.stat(place)
+    except (OSError, ValueError):
+        return "f" * DIGITS
+    told = f"{status.st_size}" if place.startswith(own) else f"{status.st_size}|{status.st_mtime_ns}"
+    return blake2b(told.encode(), digest_size=DIGITS // 2).hexdigest()
