@@ -21,7 +21,7 @@ from multitune.models import tokens
 from multitune.models.load import Tower, TowerSpec, Weights, load_tower, quiet
 from multitune.models.prepare import TowerPreparer
 from multitune.models.signals import Signal, signal
-from multitune.models.weights.limits import limit_for, limit_of
+from multitune.models.weights.limits import limit_of, way_into
 
 JOINT = "joint.safetensors"
 
@@ -65,7 +65,7 @@ def preparer(towers: Mapping[str, Tower], needs: Needs) -> TowerPreparer:
 def tower_signal(part: str, modality: str, module: PreTrainedModel, processor: Any, needs: Needs) -> Signal:
     """A part's way into a tower; a text's limit is its tower's, or `max_length` of the part if that is smaller."""
     if modality != "text":
-        return signal(modality, processor, limit=limit_for(modality, module, processor))
+        return way_into(modality, module, processor)
     limit = limit_of(module, processor)
     asked = needs.parts[part].options.get("max_length")
     return signal(modality, processor, limit=min(limit, asked) if isinstance(asked, int) and asked > 0 else limit)

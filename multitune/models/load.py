@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 
 import torch
 import transformers
-from pydantic import Field, model_validator
-from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoFeatureExtractor,
@@ -34,12 +33,25 @@ from transformers import (
 
 from multitune.core import catalog
 from multitune.core.errors import ModelError
+from multitune.core.finding import Finding
 from multitune.core.randomness import derive
-from multitune.models import signals, tokens
-from multitune.models.weights.judging import Dtype, Judge, Report, other_modality, refuse_broken_numbers, unreadable
-from multitune.models.weights.limits import limit_for, refuse_unfed
+from multitune.models import tokens
+from multitune.models.weights import fitting
+from multitune.models.weights.judging import REFUSALS, Dtype, Judge, Report, other_modality, refuse_broken_numbers, unreadable
+from multitune.models.weights.pictures import resize
 from multitune.models.weights.quietly import quiet
-from multitune.models.where import Provenance, Stored, check_folder, check_processor, import_own, locate, read_json
+from multitune.models.weights.spec import TowerSpec, Weights
+from multitune.models.where import (
+    Provenance,
+    Stored,
+    check_folder,
+    check_processor,
+    has_weights,
+    import_own,
+    locate,
+    read_json,
+    refuse_pictures,
+)
 
 Kind = Literal["backbone", "image_text_to_text", "causal_lm", "text_to_text", "speech_to_text"]
 DTYPES: Mapping[str, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -60,44 +72,6 @@ _PROCESSORS: Mapping[str, Class] = {
     "any": AutoProcessor,
     "video": AutoVideoProcessor,
 }
-
-
-class TowerSpec(catalog.Options):
-    """A tower as the recipe names it; in its short form, just `pretrained`. A plug-in may state its options beside its `name`.
-
-    pretrained: a plug-in of models/towers, an embedded base (`tiny/image`), a local folder or a hub id, in this order; a hub id's revision
-    stands behind an @, or beside it as `revision`.
-    weights: `random` starts from the folder's config alone. pool: how its tokens become one vector. allow_new: shell-style
-    patterns of weights that may be missing. dtype: what the weights are loaded as. options: of a plug-in.
-    """
-
-    pretrained: str
-    weights: Literal["pretrained", "random"] = "pretrained"
-    pool: tokens.Pool = "mean"
-    allow_new: tuple[str, ...] = ()
-    dtype: Dtype = "fp32"
-    options: dict[str, Any] = Field(default_factory=dict)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_short(cls, value: Any) -> Any:
-        if isinstance(value, Mapping) and "name" in value and not {"pretrained", "options"} & set(value):
-            own = {key: value[key] for key in cls.model_fields if key in value}
-            rest = {key: option for key, option in value.items() if key != "name" and key not in own}
-            return own | {"pretrained": value["name"], "options": rest}
-        if isinstance(value, Mapping) and {"pretrained", "revision"} <= set(value):
-            rest = {key: value[key] for key in value if key != "revision"}
-            return rest | {"pretrained": f"{value['pretrained']}@{value['revision']}"}
-        return {"pretrained": value} if isinstance(value, str) else value
-
-
-@dataclass(frozen=True)
-class Weights:
-    """Where numbers come from: what was named, nowhere (meta: shapes only, for plans), or an artifact's folder."""
-
-    mode: Literal["pretrained", "meta", "artifact"] = "pretrained"
-    folder: Path | None = None
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -156,7 +130,8 @@ def load_outline(pretrained: str, *, where: str = "model") -> Outline:
     place = locate(pretrained, where=where, read_weights=False)
     blueprint = _blueprint(TowerSpec(pretrained=pretrained), (), where=where) if place.folder is None else None
     model = blueprint.model if blueprint is not None else _saved_from(cast("Path", place.folder), where=where)
-    module, report = _module(_Asked(model, place, Weights("meta"), "fp32", ("*",), where, blueprint), probe=lambda _: [])
+    built = place if blueprint is not None or has_weights(cast("Path", place.folder), where=where) else replace(place, weights="random")
+    module, report = _module(_Asked(model, built, Weights("meta"), "fp32", ("*",), where, blueprint), probe=lambda _: [])
     return Outline(module, place, report.stored, report.made_new, blueprint)
 
 
@@ -192,10 +167,7 @@ def load_tower(name: str, spec: TowerSpec, *, modality: str | Sequence[str], wei
     found = tokens.modality_of(module)
     if found not in accepted:
         raise other_modality(where, spec.pretrained, found, accepted)
-    processor = _processor(place, found, blueprint, where)
-    refuse_unfed(module, found, processor, where)
-    width = _width(asked, module, found, processor, spec.pool)
-    return Tower(name, found, module, processor, width, spec.pool, place, report)
+    return _with_processor(name, spec, asked, module, report)
 
 
 def load_model(
@@ -220,8 +192,10 @@ def load_model(
         raise ModelError(where, f"{place.folder} is an encoder-decoder.", "Name it as model.pretrained, without lm.")
     module, report = _module(asked, probe=lambda _: [])
     beside = place.folder.parent / "processor" if place.origin == "artifact" and name == "model" else place.folder
-    processor = _processor(replace(place, folder=beside), "text" if kind in ("causal_lm", "text_to_text") else "any", None, where)
-    return LoadedModel(module, processor, place, report)
+    reads_text = kind in ("causal_lm", "text_to_text")
+    processor = _processor(replace(place, folder=beside), "text" if reads_text else "any", None, where)
+    told = fitting.of_tokenizer(module, processor, where=where) if reads_text else ()
+    return LoadedModel(module, processor, place, replace(report, findings=told))
 
 
 def is_encoder_decoder(name: str, pretrained: str, weights: Weights) -> bool:
@@ -257,9 +231,10 @@ class _Asked:
 def _module(asked: _Asked, *, probe: _Probe) -> tuple[PreTrainedModel, Report]:
     folder, meta = asked.place.folder, asked.weights.mode == "meta"
     from_config = asked.place.weights == "random"
-    stored = Stored() if folder is None else check_folder(folder, where=asked.where, need_weights=not (from_config or meta))
+    needed = not from_config and (not meta or asked.place.origin == "folder")  # a hub's weights are not fetched for a plan
+    stored = Stored() if folder is None else check_folder(folder, where=asked.where, need_weights=needed)
     if folder is None or from_config or (meta and not stored.numbers):
-        module = _from_config(asked, on_meta=meta)
+        module = _from_config(asked)
         return module.eval(), Report(stored=Stored() if from_config else stored, loaded=asked.dtype)
     with quiet(), _seeded(asked):
         try:
@@ -274,7 +249,7 @@ def _module(asked: _Asked, *, probe: _Probe) -> tuple[PreTrainedModel, Report]:
                 ignore_mismatched_sizes=True,
                 **({"device_map": "meta"} if meta else {}),
             )
-        except (OSError, ValueError, ImportError, SafetensorError, RuntimeError) as error:
+        except REFUSALS as error:
             raise unreadable(asked.where, folder, error) from None
     report = Judge(asked.where, folder, asked.allow_new, asked.dtype, stored, probe).report(module.eval(), information)
     if not meta:
@@ -282,14 +257,23 @@ def _module(asked: _Asked, *, probe: _Probe) -> tuple[PreTrainedModel, Report]:
     return module, report
 
 
-def _from_config(asked: _Asked, *, on_meta: bool) -> PreTrainedModel:
-    with quiet(), _seeded(asked), torch.device("meta" if on_meta else "cpu"):
-        if isinstance(asked.model, type) and issubclass(asked.model, PreTrainedModel):
-            return cast("PreTrainedModel", cast("nn.Module", asked.model(_config(asked))).to(DTYPES[asked.dtype]))
+def _from_config(asked: _Asked) -> PreTrainedModel:
+    if isinstance(asked.model, type) and issubclass(asked.model, PreTrainedModel):
+        return _built(asked, asked.model, _config(asked))
+    with quiet(), _seeded(asked), torch.device("meta" if asked.weights.mode == "meta" else "cpu"):
         try:
             return asked.model.from_config(_config(asked), dtype=DTYPES[asked.dtype], trust_remote_code=False)
-        except (ValueError, ImportError) as error:
+        except REFUSALS as error:
             raise unreadable(asked.where, asked.place.folder, error) from None
+
+
+def _built(asked: _Asked, model: type[PreTrainedModel], config: Any) -> PreTrainedModel:
+    with quiet(), _seeded(asked), torch.device("meta" if asked.weights.mode == "meta" else "cpu"):
+        try:
+            made = model(config)
+        except REFUSALS as error:
+            raise unreadable(asked.where, asked.place.folder, error) from None
+    return cast("PreTrainedModel", cast("nn.Module", made).to(DTYPES[asked.dtype])).eval()
 
 
 def _saved_from(folder: Path, *, where: str) -> Class:
@@ -306,8 +290,26 @@ def _config(asked: _Asked) -> Any:
     import_own(read_json(folder / "config.json", where=asked.where))
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except REFUSALS as error:
         raise unreadable(asked.where, folder, error) from None
+
+
+def _with_processor(name: str, spec: TowerSpec, asked: _Asked, module: PreTrainedModel, report: Report) -> Tower:
+    """The tower beside its processor, both made for another picture size where the spec asks for one, and tried."""
+    found, where = tokens.modality_of(module), asked.where
+    processor = _processor(asked.place, found, asked.blueprint, where)
+    told: tuple[Finding, ...] = ()
+    if spec.image_size and asked.weights.mode != "artifact":
+        if found != "image" or asked.blueprint is not None:
+            raise ModelError(
+                f"{where}.image_size", f"{spec.pretrained} takes none.", "Pretrained towers of pictures do; a plug-in, among its options."
+            )
+        made = resize(module, processor, spec.image_size, where=where, anew=partial(_built, asked, type(module)))
+        module, processor, told = made.module, made.processor, made.findings
+    told += fitting.judge(module, found, processor, where=where)
+    anew = partial(_built, replace(asked, weights=Weights(seed=asked.weights.seed)), type(module), module.config)
+    width = fitting.width(module, found, processor, spec.pool, where=where, anew=anew)
+    return Tower(name, found, module, processor, width, spec.pool, asked.place, replace(report, findings=told))
 
 
 def _part_of(module: PreTrainedModel, accepted: Sequence[str]) -> PreTrainedModel:
@@ -326,12 +328,14 @@ def _processor(place: Provenance, modality: str, blueprint: Blueprint | None, wh
     folder = cast("Path", place.folder)
     if modality in MADE_OF_NOTHING:
         check_processor(folder, modality, where=where)
+    if modality == "audio":
+        refuse_pictures(folder, where=where)
     with quiet():
         try:
             made = _PROCESSORS[modality].from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-        except (OSError, ValueError, KeyError, ImportError, TypeError) as error:
+        except REFUSALS as error:
             check_processor(folder, modality, where=where)
-            raise unreadable(where, folder, error) from None
+            raise unreadable(where, folder, error, fitting.OWN) from None
     if modality == "any" and "tokenizer" in vars(made):
         check_processor(folder, "text", where=where)
     return made
@@ -348,31 +352,11 @@ def _tower_probe(asked: _Asked, pool: tokens.Pool, accepted: Sequence[str]) -> _
             return []
         tried = tokens.runnable(module)
         with torch.enable_grad():
-            read = _run(tried, modality, _processor(asked.place, modality, asked.blueprint, asked.where), pool)
+            processor = _processor(asked.place, modality, asked.blueprint, asked.where)
+            read = fitting.run(tried, modality, processor, pool, where=asked.where)
             return tokens.unreached(tried, read.pooled.sum() + (0 if pool == "pooler" else read.values.sum()))
 
     return probe
-
-
-def _run(module: PreTrainedModel, modality: str, processor: Any, pool: tokens.Pool) -> tokens.Tokens:
-    way = signals.signal(modality, processor, limit=limit_for(modality, module, processor))
-    inputs = way.batch([way.row(way.sample())])
-    return tokens.read(module, {name: _like(value, module) for name, value in inputs.items()}, pool=pool)
-
-
-def _width(asked: _Asked, module: PreTrainedModel, modality: str, processor: Any, pool: tokens.Pool) -> int:
-    """How wide the pooled vector is, found by running the tower; one that shapes alone cannot run is drawn in memory for it."""
-    with torch.no_grad():
-        try:
-            return _run(tokens.runnable(module), modality, processor, pool).pooled.shape[-1]
-        except RuntimeError:
-            if asked.weights.mode != "meta":
-                raise
-            return _run(_from_config(asked, on_meta=False).eval(), modality, processor, pool).pooled.shape[-1]
-
-
-def _like(tensor: Tensor, module: PreTrainedModel) -> Tensor:
-    return tensor.to(device=module.device, dtype=module.dtype if tensor.is_floating_point() else None)
 
 
 # ------------------------------------------------------------------------------------------------------------ small things

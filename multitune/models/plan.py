@@ -157,6 +157,7 @@ def _findings(name: str, report: Report) -> Iterator[Finding]:
     if report.left_out:
         shown = f"{len(report.left_out)} weights of the file belong to a head that is not used: {', '.join(report.left_out[:3])}."
         yield Finding("weights-left-out", Severity.INFO, where, shown, evidence={"names": list(report.left_out)})
+    yield from report.findings
 
 
 def _unused(family: Any, recipe: Recipe) -> list[str]:

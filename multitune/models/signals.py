@@ -30,6 +30,7 @@ Row = Mapping[str, Any]
 BUCKET = 8
 NO_LIMIT = 1_000_000
 DEFAULT_TEXT_LIMIT = 512
+COLOURS = 3
 
 
 class Signal(Protocol):
@@ -65,9 +66,13 @@ class Signal(Protocol):
 
 @dataclass(frozen=True)
 class ImageSignal:
-    """Pictures: uint8 (height, width, 3); the processor runs once a batch (a call costs a millisecond, whatever its size)."""
+    """Pictures: uint8 (height, width, 3); the processor runs once a batch (a call costs a millisecond, whatever its size).
+
+    channels: that the tower reads; for one they are made grey (by the eye's weights, as Pillow does).
+    """
 
     processor: Any
+    channels: int = COLOURS
     modality: str = "image"
 
     @property
@@ -84,11 +89,13 @@ class ImageSignal:
 
         Raises: ModelError if the processor leaves pictures of different sizes different.
         """
-        arrays = [np.ascontiguousarray(row["picture"]) for row in rows]
+        arrays = [self._seen(row["picture"]) for row in rows]
         if _takes_layout(self.processor):
             made = self.processor(images=arrays, return_tensors="pt", input_data_format="channels_last")
         else:  # it would guess which axis of an array holds the channels; a picture says so itself
-            made = self.processor(images=[Image.fromarray(array) for array in arrays], return_tensors="pt")
+            made = self.processor(
+                images=[Image.fromarray(array[..., 0] if self.channels == 1 else array) for array in arrays], return_tensors="pt"
+            )
         tensors = {str(name): value for name, value in made.items() if isinstance(value, Tensor)}
         if any(tensor.shape[0] != len(rows) for tensor in tensors.values()) or not tensors:
             raise ModelError("image processor", "gives no tensor with a row for each picture.", "Use one that resizes to one size.")
@@ -100,12 +107,16 @@ class ImageSignal:
 
     def describe(self) -> Mapping[str, Any]:
         """The processor's settings."""
-        return {"processor": type(self.processor).__name__, **_plain(self.processor.to_dict())}
+        grey = {"channels": 1} if self.channels == 1 else {}
+        return {"processor": type(self.processor).__name__, **grey, **_plain(self.processor.to_dict())}
 
     def sample(self) -> np.ndarray:
         """A grey ramp, 40 x 48."""
         ramp = np.linspace(0, 255, 40 * 48 * 3).astype(np.uint8)
         return ramp.reshape(40, 48, 3)
+
+    def _seen(self, picture: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(picture if self.channels != 1 else np.array(Image.fromarray(picture).convert("L"))[..., None])
 
 
 @dataclass(frozen=True)
@@ -279,10 +290,10 @@ class VideoSignal:
         return np.stack([ImageSignal(self.processor).sample()] * 6)
 
 
-def signal(modality: str, processor: Any, *, limit: int) -> Signal:
-    """The way into a tower of that modality. limit: the most tokens of a text, the frames of a film."""
+def signal(modality: str, processor: Any, *, limit: int, channels: int = COLOURS) -> Signal:
+    """The way into a tower of that modality. limit: the most tokens of a text, the frames of a film. channels: of a picture."""
     if modality == "image":
-        return ImageSignal(processor)
+        return ImageSignal(processor, channels)
     if modality == "text":
         return TextSignal(processor, limit)
     if modality == "audio":

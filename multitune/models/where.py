@@ -122,15 +122,31 @@ def check_folder(folder: Path, *, where: str, need_weights: bool) -> Stored:
     return Stored(dict(sorted(numbers.items())), sum(file.stat().st_size for file in files), len(files))
 
 
+def has_weights(folder: Path, *, where: str) -> bool:
+    """Whether a folder holds safetensors. Raises: ModelError for an index that names others than it holds."""
+    return bool(_weight_files(folder, where=where))
+
+
 def check_processor(folder: Path, modality: str, *, where: str) -> None:
     """Refuse a folder without the files of its processor: a tokenizer made of nothing would go unnoticed.
 
-    modality: image, audio, text, or `any` for a processor that joins several.
+    modality: image, audio, text, video, or `any` for a processor that joins several.
     """
     wanted = _PROCESSOR_FILES[modality]
     if not any((folder / name).is_file() for name in wanted):
         word = _PROCESSOR_WORDS[modality]
         raise ModelError(where, f"{folder} has no {' or '.join(wanted[:2])}.", f"Add the {word} that belongs to these weights.")
+
+
+def refuse_pictures(folder: Path, *, where: str) -> None:
+    """Refuse an image processor where sounds are read: Transformers would pass over it, and take the settings that a model of
+    that kind has by default.
+    """
+    path = folder / "preprocessor_config.json"
+    named = read_json(path, where=where) if path.is_file() else {}
+    if "image_processor_type" in named and "feature_extractor_type" not in named:
+        found = f"{path} is an image processor ({named['image_processor_type']})."
+        raise ModelError(where, found, "Add the feature extractor that belongs to these weights.")
 
 
 _PROCESSOR_WORDS = {

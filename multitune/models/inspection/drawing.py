@@ -39,7 +39,8 @@ def _lines(portrait: Portrait) -> Iterator[str]:
 
 
 def _stored(kinds: str, portrait: Portrait) -> str:
-    return f"{kinds}, {portrait.num_bytes:,} bytes" if portrait.num_bytes else kinds
+    files = f" in {portrait.num_files} files" if portrait.num_files > 1 else ""
+    return f"{kinds}, {portrait.num_bytes:,} bytes{files}" if portrait.num_bytes else kinds
 
 
 def _tower(tower: TowerPortrait) -> Iterator[str]:

@@ -13,11 +13,14 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from multitune.core.errors import ModelError
+from multitune.core.finding import Finding
 from multitune.models import signals, tokens
 from multitune.models.anatomy import block_paths
 from multitune.models.inspection.limits import limits_of
 from multitune.models.load import Outline, processor_of
-from multitune.models.weights.limits import limit_for
+from multitune.models.weights import fitting
+from multitune.models.weights.judging import REFUSALS, said
+from multitune.models.weights.limits import way_into
 
 Shape = tuple[int, ...]
 MAX_IN_MEMORY = 1_000_000_000
@@ -37,7 +40,8 @@ class TowerPortrait:
     """A tower.
 
     path: of its module in the model; empty for the model itself. given, gives: shapes of what was fed to it and of its tokens, by
-    name. limits: what it takes, such as `picture`: `224 x 224`. untried: why it was not run, empty if it was. signal: its way in.
+    name. limits: what it takes, such as `picture`: `224 x 224`. untried: why it was not run, empty if it was. notes: what a
+    reader should know of it beside its processor. signal: its way in.
     """
 
     name: str
@@ -50,6 +54,7 @@ class TowerPortrait:
     given: Mapping[str, Shape] = field(default_factory=dict)
     gives: Shape = ()
     untried: str = ""
+    notes: tuple[str, ...] = ()
     signal: signals.Signal | None = None
     module: PreTrainedModel | None = None
 
@@ -67,6 +72,7 @@ class Portrait:
     architecture: str
     stored: Mapping[str, int]
     num_bytes: int
+    num_files: int
     num_parameters: int
     towers: tuple[TowerPortrait, ...]
     outside: Mapping[str, int]
@@ -92,6 +98,7 @@ def draw(outline: Outline) -> Portrait:
         architecture=type(module).__name__,
         stored=outline.stored.numbers,
         num_bytes=outline.stored.num_bytes,
+        num_files=outline.stored.num_files,
         num_parameters=_size(module),
         towers=towers,
         outside=outside,
@@ -127,15 +134,19 @@ def _tower(name: str, path: str, modality: str, tower: PreTrainedModel, outline:
     given: Mapping[str, Shape] = {}
     shapes: Mapping[str, Shape] = {}
     untried = lacking
+    told: tuple[Finding, ...] = ()
     if processor is not None:
         try:
-            way = signals.signal(modality, processor, limit=limit_for(modality, tower, processor))
+            way = way_into(modality, tower, processor)
+            told = fitting.beside(tower, modality, processor, where=name)
             try:
                 given, shapes = _run(tokens.runnable(tower), paths, way)
             except RuntimeError:  # some models read numbers on their way, which shapes alone do not have
                 given, shapes = _run(tokens.runnable(tower, most=MAX_IN_MEMORY), paths, way)
-        except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, IndexError, ModelError) as error:
-            untried = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+        except ModelError as error:
+            untried = error.found
+        except REFUSALS as error:
+            untried = said(error)
     return TowerPortrait(
         name=name,
         path=path,
@@ -147,6 +158,7 @@ def _tower(name: str, path: str, modality: str, tower: PreTrainedModel, outline:
         given=given,
         gives=shapes.get("", ()),
         untried=untried,
+        notes=tuple(f"{name}: {finding.message}" for finding in told),
         signal=way,
         module=tower,
     )
@@ -207,6 +219,7 @@ def _notes(outline: Outline, towers: Sequence[TowerPortrait]) -> list[str]:
         notes.append("There are no weights here: it can be built from its config alone ({weights: random}).")
     if outline.made_new:
         notes.append(f"{len(outline.made_new)} weights are not in the file and would start at random, such as {outline.made_new[0]}.")
+    notes += [note for tower in towers for note in tower.notes]
     notes += [f"{tower.name}: no chain of blocks was found: it can be frozen as a whole only." for tower in towers if not tower.blocks]
     return notes
 

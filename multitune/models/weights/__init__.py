@@ -1,1 +1,1 @@
-"""Pretrained weights: whether they are the model's."""
+"""Pretrained weights: where they are, whether they are the model's, and whether its processor is."""

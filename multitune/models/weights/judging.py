@@ -9,13 +9,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedModel
 
 from multitune.core.errors import ModelError
+from multitune.core.finding import Finding
 from multitune.models.where import Stored, read_json
 
 Dtype = Literal["fp32", "fp16", "bf16"]
+# What Transformers, its processors and its models raise on files and sizes that do not fit; around calls of theirs alone.
+REFUSALS = (
+    OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError, ImportError, RuntimeError,
+    SafetensorError, StrictDataclassError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -23,7 +31,7 @@ class Report:
     """What was read.
 
     made_new: not in the file, drawn, and used. never_used: not in the file, drawn, and no gradient reaches it. left_out: a
-    head in the file that is not part of the tower.
+    head in the file that is not part of the tower. findings: what else a user should know, such as positions that were resized.
     """
 
     stored: Stored = field(default_factory=Stored)
@@ -31,6 +39,7 @@ class Report:
     made_new: tuple[str, ...] = ()
     never_used: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,13 +108,17 @@ def other_modality(where: str, what: object, found: str, accepted: Sequence[str]
     return ModelError(where, f"{what} {reads}.", f"This part needs a tower that reads {' or '.join(accepted)}.")
 
 
-def unreadable(where: str, folder: Path | None, error: Exception) -> ModelError:
+def unreadable(where: str, folder: Path | None, error: Exception, remedy: str = "Check config.json, or the folder.") -> ModelError:
     """Transformers refused a folder: it would have to run code that lies in it, or cannot read it."""
     if "trust_remote_code" in str(error):
         found = f"{folder} needs code of its own (auto_map), which is never run."
         return ModelError(where, found, "Choose a model that Transformers knows.")
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-    return ModelError(where, f"Transformers cannot read {folder}: {reason}", "Check config.json, or the folder.")
+    return ModelError(where, f"Transformers cannot read {folder}: {said(error)}.", remedy)
+
+
+def said(error: Exception) -> str:
+    """The beginning of what an error says, on one line."""
+    return " ".join((str(error) or type(error).__name__).split())[:200].rstrip(".")
 
 
 def few(names: Sequence[str]) -> str:

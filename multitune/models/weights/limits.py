@@ -1,13 +1,11 @@
-"""What a tower takes at most, and whether its processor gives what it asks for."""
+"""What a tower takes: tokens, frames, channels; and the way into it."""
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 from transformers import PreTrainedModel
 
-from multitune.core.errors import ModelError
 from multitune.models import signals
 
 
@@ -27,16 +25,12 @@ def limit_of(module: PreTrainedModel, tokenizer: Any) -> int:
     return min(limits, default=signals.DEFAULT_TEXT_LIMIT)
 
 
-def refuse_unfed(module: PreTrainedModel, modality: str, processor: Any, where: str) -> None:
-    """Refuse a tower whose forward asks for what its processor does not give.
+def channels_of(module: PreTrainedModel) -> int:
+    """How many channels a tower's pictures have, as its config says; red, green and blue where it says nothing."""
+    stated = module.config.to_dict().get("num_channels")
+    return stated if isinstance(stated, int) else signals.COLOURS
 
-    Raises: ModelError with what is lacking.
-    """
-    way = signals.signal(modality, processor, limit=limit_for(modality, module, processor))
-    given = way.batch([way.row(way.sample())])
-    asked = inspect.signature(module.forward).parameters.values()
-    plain = (one for one in asked if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY))
-    lacking = [one.name for one in plain if one.default is one.empty and one.name not in given]
-    if lacking:
-        found = f"{type(module).__name__} needs {', '.join(lacking)}; its processor gives {', '.join(given)}."
-        raise ModelError(where, found, "Choose a model whose processor feeds it as it is, without a head.")
+
+def way_into(modality: str, module: PreTrainedModel, processor: Any) -> signals.Signal:
+    """The way into a tower: its processor, with what the tower takes at most; a tower of one channel gets grey pictures."""
+    return signals.signal(modality, processor, limit=limit_for(modality, module, processor), channels=channels_of(module))

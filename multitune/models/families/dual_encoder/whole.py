@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +19,7 @@ from multitune.models.families.dual_encoder.space import MAX_SCALE, embeddings, 
 from multitune.models.load import LoadedModel, Weights, load_model
 from multitune.models.prepare import TowerPreparer
 from multitune.models.signals import SHARE
+from multitune.models.weights import fitting
 
 DEFAULT_SCALE = 1 / 0.07
 _PROCESSORS = {"image": "image_processor", "text": "tokenizer", "audio": "feature_extractor"}
@@ -29,10 +31,14 @@ class Whole(nn.Module):
     def __init__(self, loaded: LoadedModel, needs: Needs) -> None:
         super().__init__()
         self.needs = needs
-        self.loaded = loaded
         self.model = loaded.module
         found = {tower.modality: (path, tower.module) for path, tower in tokens.outermost(loaded.module).items()}
         self.modality = {name: _modality(name, needs, found) for name in needs.parts}
+        told = [
+            fitting.beside(found[modality][1], modality, _processor(loaded.processor, modality), where=f"model.towers.{name}")
+            for name, modality in self.modality.items()
+        ]
+        self.loaded = replace(loaded, report=replace(loaded.report, findings=tuple(finding for each in told for finding in each)))
         self._embed = {name: _embedder(loaded.module, modality) for name, modality in self.modality.items()}
         uses = Counter(self.modality.values())
         names = {modality: name for name, modality in self.modality.items() if uses[modality] == 1}
