@@ -155,7 +155,7 @@ def _value(cell: Any) -> Any:
 
 def _present(column: pa.Array) -> np.ndarray:
     if pa.types.is_struct(column.type):
-        return np.asarray(column.is_valid()) & (_present(column.field("bytes")) | _present(column.field("path")))
+        return _present(column.field("bytes")) | _present(column.field("path"))
     if pa.types.is_large_binary(column.type):
         return np.asarray(column.is_valid())
     return np.array([not is_absent(cell) for cell in column.to_pylist()], dtype=bool)

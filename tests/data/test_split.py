@@ -312,6 +312,7 @@ def test_a_text_in_place_of_a_picture_is_left_to_the_loader(length: int, tmp_pat
 
 def test_bytes_and_a_file_that_are_equal_are_found_in_two_splits(tmp_path: Path) -> None:
     files = picture_table(tmp_path, 6)
+    (tmp_path / "2.png").write_bytes(png(picture(2, side=64)))
     rows = [{"id": "m", "image": (tmp_path / "2.png").read_bytes(), "caption": "x", "label": "a"}]
     made = recipe(files, split={"sources": {"test": memory(rows)}, "valid": 0})
     found = [finding for finding in outlined(made).findings if finding.code == "duplicate-over-splits"]
