@@ -57,9 +57,7 @@ class MemoryRows:
         """
         if isinstance(data, MemoryRows):
             return data
-        if isinstance(data, np.ndarray) and data.dtype.names:
-            columns = data.dtype.names
-            data = [{column: row[column] for column in columns} for row in data]
+        data = _records(data)
         if isinstance(data, pa.RecordBatch):
             data = pa.Table.from_batches([data])
         if isinstance(data, pa.Table):
@@ -143,6 +141,12 @@ def _held(options: Mapping[str, Any]) -> dict[str, Any]:
 def build(options: Options) -> Source:
     """The source of these options."""
     return InMemory(options)
+
+
+def _records(data: Any) -> Any:
+    """A structured array as mappings; anything else as it is."""
+    names = data.dtype.names if isinstance(data, np.ndarray) else None
+    return [{name: row[name] for name in names} for row in data] if names else data
 
 
 def _is_nan(value: Any) -> bool:
