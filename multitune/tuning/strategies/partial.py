@@ -48,6 +48,9 @@ class Partial:
 
     def _paths(self, anatomy: Anatomy, tower: TowerInfo) -> list[str]:
         count = self._options.towers.get(tower.name, self._options.blocks)
+        if count and not tower.blocks:
+            found = f"no chain of blocks was found in the tower {tower.name}; {count} were asked for."
+            raise ModelError("strategy.blocks", found, f"Name tensors with patterns, or {tower.name} for all of it.")
         if count > len(tower.blocks):
             found = f"the tower {tower.name} has {len(tower.blocks)} blocks, not {count}."
             raise ModelError("strategy.blocks", found, "Ask for fewer, or name tensors with patterns.")
