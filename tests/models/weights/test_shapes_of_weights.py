@@ -126,6 +126,22 @@ def test_a_tokenizer_without_a_padding_token_works_and_is_told(folders: Folders,
     assert [finding.code for finding in loaded.report.findings] == ["no-padding-token"]
 
 
+def test_a_language_model_without_a_padding_token_speaks_and_is_told(folders: Folders, tmp_path: Path) -> None:
+    folder = speaking(tmp_path / "lm")
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings.pop("pad_token")
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    data = {"source": "chimes", "parts": {"image": "image", "caption": "text"}, "answers": ["caption"]}
+    model = {"lm": str(folder), "towers": {"image": str(folders["vit"])}}
+    recipe = make_recipe({"name": "x", "task": "captioning", "data": data, "model": model})
+    needs = Needs({"image": PartNeed("image")}, {"caption": AnswerNeed("text")})
+    family = plan.build_family(recipe, needs, Weights())
+    rows = [family.preparer.prepare(plan.probe_sample(needs, seed=seed), plan.Forgetful()) for seed in (0, 1)]
+    told = family.predict(family.preparer.collate(rows), generate={"max_new_tokens": 3})
+    assert [set(prediction.answers) for prediction in told] == [{"caption"}, {"caption"}]
+    assert [finding.code for finding in plan.state(recipe, needs).findings] == ["no-padding-token"]
+
+
 def test_an_outline_counts_the_files_and_types_of_what_is_stored(folders: Folders, tmp_path: Path) -> None:
     folder = stored_as(folders["vit"], tmp_path / "made", "bf16", "8KB")
     stored = load_outline(str(folder)).stored
