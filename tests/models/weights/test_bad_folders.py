@@ -41,11 +41,17 @@ def changed(name: str, **settings: object) -> Callable[[Path, Folders], None]:
 
 
 def without(name: str) -> Callable[[Path, Folders], None]:
+    """This file is not there."""
     return lambda folder, folders: (folder / name).unlink()
 
 
 def taken(name: str, kind: str) -> Callable[[Path, Folders], None]:
-    return lambda folder, folders: shutil.copy(folders[kind] / name, folder) and None
+    """This file is another model's."""
+
+    def take(folder: Path, folders: Folders) -> None:
+        shutil.copy(folders[kind] / name, folder)
+
+    return take
 
 
 BAD: Mapping[str, tuple[Callable[[Path, Folders], None], str]] = {
