@@ -20,6 +20,8 @@ from multitune.core.errors import RunError, writing
 from multitune.core.recipe import differences
 
 FORM = 1
+# What a run makes before its first checkpoint: it can be made again.
+REMADE = ("plan.json", "plan.txt", "recipe.yaml", "basis.json", "cuts.json", "untuned.json", "events.jsonl")
 
 
 class RunDir:
@@ -60,9 +62,12 @@ def run_folder(*, name: str, request_hash: str, folder: Path | None) -> Path:
     return folder if folder is not None else Path("runs") / f"{name}-{request_hash[:6]}"
 
 
-def open_run(*, request: Mapping[str, Any], request_hash: str, name: str, folder: Path | None, fresh: bool) -> RunDir:
+def open_run(
+    *, request: Mapping[str, Any], request_hash: str, name: str, folder: Path | None, fresh: bool, over_unspent: bool = False
+) -> RunDir:
     """The locked folder of this request: new, or the unfinished or finished one of the same request.
 
+    over_unspent: a folder in which no run has come to a checkpoint yet claims nothing: what a mistake left there is made again.
     Raises: RunError if another process holds it, or it belongs to another request (with the difference).
     """
     path = run_folder(name=name, request_hash=request_hash, folder=folder)
@@ -81,14 +86,24 @@ def open_run(*, request: Mapping[str, Any], request_hash: str, name: str, folder
     try:
         if fresh:
             _move_aside(path)
-        _claim(path, request, request_hash)
+        again = over_unspent and (path / "request.json").is_file() and not _spent(path)
+        if again:
+            for left in REMADE:
+                (path / left).unlink(missing_ok=True)
+        _claim(path, request, request_hash, again=again)
     except BaseException:
         lock.release()
         raise
     return RunDir(path, lock)
 
 
-def _claim(path: Path, request: Mapping[str, Any], request_hash: str) -> None:
+def _spent(path: Path) -> bool:
+    """Whether a run has come to a checkpoint or to its end here."""
+    checkpoints = path / "checkpoints"
+    return (path / "result.json").exists() or (checkpoints.is_dir() and any(checkpoints.iterdir()))
+
+
+def _claim(path: Path, request: Mapping[str, Any], request_hash: str, *, again: bool) -> None:
     stamp = path / "request.json"
     if stamp.is_file():
         try:
@@ -96,7 +111,7 @@ def _claim(path: Path, request: Mapping[str, Any], request_hash: str) -> None:
             old_hash, old = found["hash"], found["request"]
         except (ValueError, KeyError, TypeError):
             raise RunError(str(stamp), "cannot be read.", "Move the folder away, or choose another with --run.") from None
-        if old_hash != request_hash:
+        if old_hash != request_hash and not again:
             lines = list(differences(old, request))[:8]
             shown = "; ".join(lines) or "the data in memory"
             raise RunError(str(path), f"belongs to another request: {shown}.", "Choose another with --run, or --fresh to move it aside.")

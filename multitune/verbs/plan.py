@@ -34,7 +34,7 @@ class Options(catalog.Options):
     recipe: Path = Field(description="a YAML file", json_schema_extra={"positional": True, "metavar": "RECIPE"})
     overrides: tuple[str, ...] = Field(default=(), description="key=value, such as train.lr=3e-5", json_schema_extra=catalog.POSITIONAL)
     prove: bool = Field(default=False, description="load the weights and prove the plan on one micro-batch")
-    run: Path | None = Field(default=None, description="also keep the plan in this run's folder, where train will obey it")
+    run: Path | None = Field(default=None, description="also keep the plan in this run's folder")
     fresh: bool = Field(default=False, description="with --run: move what the folder holds aside")
 
 

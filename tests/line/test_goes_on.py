@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import multitune
-from multitune.core.errors import RunError
+from multitune.core.errors import ModelError, RunError
 from multitune.core.recipe import make_recipe, read_recipe
 from multitune.tuning import plan as tuning_plan
 from multitune.tuning.engines.accelerate import Accelerate
@@ -62,7 +62,7 @@ def test_a_finished_run_makes_its_artifact_anew_where_it_is_gone_or_changed(tmp_
     assert "this run was finished before" in multitune.train(small(), run=tmp_path / "run").text
 
 
-def test_a_plan_is_kept_in_a_new_run_folder_and_train_obeys_it(tmp_path: Path) -> None:
+def test_a_plan_that_is_kept_in_a_new_run_folder_is_the_one_that_train_follows(tmp_path: Path) -> None:
     multitune.plan(small(), folder=tmp_path / "run")
     kept = json.loads((tmp_path / "run" / "plan.json").read_text("utf-8"))["hash"]
     multitune.train(small(), run=tmp_path / "run")
@@ -93,3 +93,17 @@ def test_a_run_goes_on_with_its_threads_on_a_machine_with_other_cores(tmp_path: 
     monkeypatch.setattr(tuning_plan, "compute_threads", lambda asked: asked or 3)
     multitune.train(made, run=tmp_path / "run")
     assert json.loads((tmp_path / "run" / "plan.json").read_text("utf-8"))["values"]["train.threads"]["value"] == 1
+
+
+def test_a_folder_in_which_nothing_was_spent_is_taken_over_and_one_with_a_checkpoint_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = small()
+    wrong["model"] = wrong["model"] | {"towers": {"image": "tiny/imagge", "image_caption": "tiny/text"}}
+    with pytest.raises(ModelError):
+        multitune.train(wrong, run=tmp_path / "run")
+    ended(monkeypatch, tmp_path / "run", small())
+    with pytest.raises(RunError, match=r"train\.lr"):
+        multitune.train(small(lr=2e-3), run=tmp_path / "run")
+    multitune.train(small(), run=tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "request.json").read_text("utf-8"))["hash"] == make_recipe(small()).request_hash()
