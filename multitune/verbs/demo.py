@@ -30,7 +30,8 @@ class Options(catalog.Options):
     run: Path = Field(default=Path("runs/demo"), description="the folder that holds the demo's runs")
     fresh: bool = Field(default=False, description="move earlier runs aside and train anew")
     rows: int = Field(default=2500, ge=400, description="rows of chimes to draw")
-    steps: int = Field(default=70, ge=1, description="optimizer steps of every run of the table")
+    steps: int = Field(default=50, ge=1, description="optimizer steps of every run of the table")
+    words: int = Field(default=70, ge=1, description="optimizer steps of the captioning and of the retrieval")
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def _train(options: Options, arm: Arm) -> Result:
         "data": _data(options) | {"parts": parts | {"pairing": "category"}, "answers": ["pairing"]},
         "model": {"name": "fusion_encoder", "fuse": "concat", "towers": dict(arm.towers)},
         "strategy": arm.strategy,
-        "train": _pace(options, arm.lr),
+        "train": _pace(options.steps, arm.lr),
         "evaluate": {"baselines": False, "ablations": False},
     }
     return train(recipe, run=options.run / arm.name, fresh=options.fresh)
@@ -116,8 +117,7 @@ def _data(options: Options) -> dict[str, Any]:
     return {"source": source, "split": {"column": "split"}}
 
 
-def _pace(options: Options, lr: float) -> dict[str, Any]:
-    steps = options.steps
+def _pace(steps: int, lr: float) -> dict[str, Any]:
     return {"steps": steps, "batch_size": 32, "lr": lr, "warmup": "10%", "evaluate_every": steps, "checkpoint_every": steps}
 
 
@@ -129,7 +129,7 @@ def _caption(options: Options, figures: dict[str, float]) -> Iterator[str]:
         "data": _data(options) | {"parts": {"image": "image", "image_caption": "text"}, "answers": ["image_caption"]},
         "model": {"name": "generative", "towers": {"image": "tiny/image"}, "lm": "tiny/lm"},
         "strategy": HEAD_FASTER,
-        "train": _pace(options, 5e-4),
+        "train": _pace(options.words, 5e-4),
         "evaluate": {
             "baselines": False,
             "ablations": False,
@@ -153,7 +153,7 @@ def _retrieval(options: Options, figures: dict[str, float]) -> Iterator[str]:
         "data": _data(options) | {"parts": {"image": "image", "image_caption": "text"}},
         "model": {"name": "dual_encoder", "towers": {"image": "tiny/image", "image_caption": "tiny/text"}},
         "strategy": HEAD_FASTER,
-        "train": _pace(options, 3e-4) | {"batch_size": 64},
+        "train": _pace(options.words, 3e-4) | {"batch_size": 64},
         "evaluate": {"baselines": False, "ablations": False},
     }
     result = train(recipe, run=options.run / "retrieval", fresh=options.fresh)
