@@ -1,7 +1,7 @@
 """Draw what a model is made of: towers, blocks, shapes, limits, heads; with a recipe, how they match the data.
 
-MODEL is an embedded base, a tower plug-in, a folder or a hub id; no weights are loaded. With a recipe its data are read, and a few of
-its rows are held against what each tower takes: `multitune inspect tiny/image --recipe recipes/digits.yaml`.
+MODEL is an embedded base, a tower plug-in, a folder, a hub id, an artifact or a run; no weights are loaded. With a recipe its data are
+read, and a few of its rows are held against what each tower takes: `multitune inspect tiny/image --recipe recipes/digits.yaml`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 from pydantic import Field
 
 from multitune.core import catalog
+from multitune.core.finding import Finding
 from multitune.core.ledger import Ledger
 from multitune.core.recipe import read_recipe
 from multitune.core.result import Result
@@ -21,7 +22,7 @@ class Options(catalog.Options):
     """Which model, beside which data."""
 
     model: str = Field(
-        description="an embedded base (tiny/image), a tower plug-in, a folder or a hub id",
+        description="an embedded base (tiny/image), a tower plug-in, a folder, a hub id, an artifact or a run",
         json_schema_extra={"positional": True, "metavar": "MODEL"},
     )
     overrides: tuple[str, ...] = Field(
@@ -48,14 +49,32 @@ def inspect(model: str, *, recipe: Path | str | None = None, overrides: Sequence
     from multitune.models.inspection.portrait import draw
     from multitune.models.load import load_outline
 
-    portrait = draw(load_outline(model))
-    figures = {"parameters": float(portrait.num_parameters), "bytes": float(portrait.num_bytes)}
-    for tower in portrait.towers:
-        figures |= {f"{tower.name}/parameters": float(tower.num_parameters), f"{tower.name}/blocks": float(len(tower.blocks))}
-    shown, findings = drawing.text(portrait), ()
+    data = None
     if recipe is not None:
         from multitune.data.plan import outline
 
-        told, findings = match(portrait, outline(read_recipe(recipe, overrides), Ledger()))
-        shown += told
-    return Result(ok=True, figures=figures, findings=findings, text=shown.rstrip())
+        data = outline(read_recipe(recipe, overrides), Ledger())
+    figures: dict[str, float] = {}
+    shown: list[str] = []
+    findings: list[Finding] = []
+    inner = _of_artifact(Path(model))
+    for name, folder in inner.items() or {"": model}.items():
+        portrait, prefix = draw(load_outline(str(folder))), f"{name}/" if name else ""
+        figures |= {f"{prefix}parameters": float(portrait.num_parameters), f"{prefix}bytes": float(portrait.num_bytes)}
+        for tower in portrait.towers:
+            here = f"{prefix}{tower.name}"
+            figures |= {f"{here}/parameters": float(tower.num_parameters), f"{here}/blocks": float(len(tower.blocks))}
+        shown.append(drawing.text(portrait))
+        if data is not None:
+            told, found = match(portrait, data)
+            shown[-1] += told
+            findings += found
+    return Result(ok=True, figures=figures, findings=tuple(findings), text="\n".join(shown).rstrip())
+
+
+def _of_artifact(folder: Path) -> dict[str, Path]:
+    """The models in an artifact, or in that of a run, by name; empty for a folder that is neither."""
+    inside = folder / "artifact" if (folder / "request.json").is_file() else folder
+    if not (inside / "artifact.json").is_file():
+        return {}
+    return {path.parent.name: path.parent for path in sorted((*inside.glob("towers/*/config.json"), *inside.glob("model/config.json")))}

@@ -59,6 +59,9 @@ def test_a_finished_run_makes_its_artifact_anew_where_it_is_gone_or_changed(tmp_
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     multitune.train(small(), run=tmp_path / "run")
     assert bits(tmp_path / "run") == before
+    drawn = multitune.inspect(str(tmp_path / "run"))
+    assert {"image/image/blocks", "image_caption/text/blocks"} <= set(drawn.figures)
+    assert drawn.text == multitune.inspect(str(tmp_path / "run" / "artifact")).text
     assert "this run was finished before" in multitune.train(small(), run=tmp_path / "run").text
 
 
