@@ -94,11 +94,11 @@ class HungError(Fault):
 
 
 class Stopped(BaseException):
-    """The run was asked to stop and did so after a checkpoint; not an error."""
+    """The run was asked to stop and did so after a checkpoint; not an error. kept: what that checkpoint is, as in `step 12 in runs/x`."""
 
-    def __init__(self, signal_name: str, exit_code: int) -> None:
+    def __init__(self, signal_name: str, exit_code: int, *, kept: str = "the last checkpoint") -> None:
         self.exit_code = exit_code
-        super().__init__(f"stopped by {signal_name}; the same command goes on from the last checkpoint")
+        super().__init__(f"stopped by {signal_name}; the same command goes on from {kept}")
 
 
 @contextmanager

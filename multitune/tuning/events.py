@@ -69,7 +69,7 @@ def _line(event: Mapping[str, Any]) -> str:
 
 
 class Bar:
-    """A progress bar on standard error with rate and time left; nothing where that is no terminal, or on other ranks."""
+    """A progress bar on standard error with rate and time left; where that is no terminal, a line an evaluation. Nothing on other ranks."""
 
     def __init__(self, *, total: int, done: int, main: bool) -> None:
         columns = (
@@ -80,9 +80,12 @@ class Bar:
             TimeRemainingColumn(),
             TextColumn("{task.fields[text]}"),
         )
-        quiet = not (main and sys.stderr.isatty())
-        self._progress = Progress(*columns, console=Console(stderr=True), disable=quiet, transient=True)
+        self._main, terminal = main, sys.stderr.isatty()
+        self._lines = main and not terminal
+        self._console = Console(stderr=True)
+        self._progress = Progress(*columns, console=self._console, disable=not (main and terminal), transient=True)
         self._task = self._progress.add_task("train", total=total, completed=done, rate="", text="")
+        self._total, self._latest = total, f"step {done} of {total}"
 
     def __enter__(self) -> Bar:
         self._progress.start()
@@ -94,3 +97,14 @@ class Bar:
     def show(self, *, step: int, rate: float, loss: float) -> None:
         """Move to `step`; rate in steps a second."""
         self._progress.update(self._task, completed=step, rate=f"{rate:.2f} steps/s", text=f"loss {loss:.4f}")
+        self._latest = f"step {step} of {self._total}, loss {loss:.4f}, {rate:.2f} steps/s"
+
+    def tell(self, figures: Mapping[str, float]) -> None:
+        """Where no bar is seen: the line of the step shown last, with the figures of its evaluation."""
+        if self._lines:
+            self.say(", ".join([self._latest, *(f"{name} {value:.4g}" for name, value in figures.items())]))
+
+    def say(self, text: str) -> None:
+        """A line above the bar, or by itself."""
+        if self._main:
+            self._console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -49,7 +49,10 @@ def build(options: Options) -> Accelerate:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How training ended; the family holds the weights of `best_step`. stopped_by: why it ended early, empty where it did not."""
+    """How training ended; the family holds the weights of `best_step`. stopped_by: why it ended early, empty where it did not.
+
+    resumed: the step from which its last start went on, 0 where that was the first.
+    """
 
     step: int
     best_step: int
@@ -58,6 +61,7 @@ class Outcome:
     seconds: float
     steps_per_second: float
     findings: tuple[Finding, ...]
+    resumed: int = 0
 
     @property
     def figures(self) -> dict[str, float]:
@@ -68,7 +72,8 @@ class Outcome:
     def summary(self) -> str:
         """One line for people."""
         text = f"trained {self.step} steps in {self.seconds:.1f} s ({self.steps_per_second:.2f} steps/s), weights of step {self.best_step}"
-        return f"{text}; stopped early: {self.stopped_by}" if self.stopped_by else text
+        text += f"; stopped early: {self.stopped_by}" if self.stopped_by else ""
+        return f"{text}; went on from step {self.resumed}" if self.resumed else text
 
 
 class Accelerate:
@@ -100,13 +105,16 @@ class Accelerate:
         loop = Loop(family, scope, loss, plan, run, ranks, watch, ledger or Ledger(), control or control_of(plan))
         total = scope.total
         with closing(loop), Asked() as asked, Bar(total=total, done=loop.done, main=ranks.main) as bar:
+            if loop.done:
+                bar.say(f"went on from {loop.place()}")
             loop.look(asked)
             batches = loader.steps(loop.done, total) if loop.done < total and not loop.stopped_by else iter(())
             for batch in batches:
                 report = loop.step(batch)
                 bar.show(step=loop.done, rate=loop.rate, loss=report.loss)
                 loop.heed(asked)
-                loop.look(asked)
+                if loop.look(asked):
+                    bar.tell(loop.figures)
                 if loop.stopped_by:
                     break
             return loop.finish()
@@ -114,7 +122,7 @@ class Accelerate:
 
 @dataclass
 class Loop:
-    """What a run carries from step to step. done: optimizer steps taken."""
+    """What a run carries from step to step. done: optimizer steps taken. figures: of the last evaluation of this start."""
 
     family: Any
     scope: Scope
@@ -131,6 +139,7 @@ class Loop:
     skipped: int = 0
     best_step: int = 0
     best_figures: Mapping[str, float] = field(default_factory=dict)
+    figures: Mapping[str, float] = field(default_factory=dict)
     stopped_by: str = ""
     findings: list[Finding] = field(default_factory=list)
 
@@ -161,6 +170,10 @@ class Loop:
         """Steps a second since this start."""
         return (self.done - self._first) / max(time.monotonic() - self._started, 1e-9)
 
+    def place(self) -> str:
+        """The step and the run's folder, for people."""
+        return f"step {self.done} in {self.run.folder}"
+
     def step(self, batch: Any) -> Report:
         """Take one optimizer step and say what it gave."""
         self.scope.enter(self.done)
@@ -183,10 +196,10 @@ class Loop:
         if number:
             if self.kept < self.done:
                 self.keep()
-            raise Stopped(asked.name(number), 128 + number)
+            raise Stopped(asked.name(number), 128 + number, kept=self.place())
 
-    def look(self, asked: Asked) -> None:
-        """Evaluate and keep a checkpoint where this step asks for it; nothing twice.
+    def look(self, asked: Asked) -> bool:
+        """Evaluate and keep a checkpoint where this step asks for it, nothing twice; whether it evaluated.
 
         Raises: Stopped, after a checkpoint, where a signal came meanwhile; an evaluation that it cut short is done again on resume.
         """
@@ -200,6 +213,7 @@ class Loop:
             self.keep()
         if evaluates or keeps:
             self.heed(asked)
+        return evaluates
 
     def keep(self) -> None:
         """Write a checkpoint; what it rests on (events, ledger) is on the disk before it."""
@@ -228,7 +242,7 @@ class Loop:
         self.scope.leave()
         seconds = self.seconds
         speed = self.done / max(seconds, 1e-9)
-        return Outcome(self.done, best, self.best_figures, self.stopped_by, seconds, speed, tuple(self.findings))
+        return Outcome(self.done, best, self.best_figures, self.stopped_by, seconds, speed, tuple(self.findings), self._first)
 
     def close(self) -> None:
         """Close the events."""
@@ -249,7 +263,8 @@ class Loop:
                 figures = dict(self.watch(self.family))
         except Interrupted:
             return [0, 0, 0]
-        self._say({name: value for name, value in figures.items() if math.isfinite(value)})
+        self.figures = {name: value for name, value in figures.items() if math.isfinite(value)}
+        self._say(self.figures)
         best, stop = False, False
         if self.control:
             self.control_state, decision = self.control.decide(self.control_state, step=self.done, figures=figures)
