@@ -21,6 +21,7 @@ from multitune.core.store import canonical
 MAX_BYTES = 1 << 20
 Missing = Literal["drop", "mask", "refuse"]
 RESERVED = ("id", "cause")
+TAKES_THE_PLACE = ("epochs", "steps", "decay", "micro_batch")  # fields of train that exclude others: null says that one is not stated
 # What binds speed, or how much may be lost before a run stops: it may be changed when a run goes on.
 CHANGEABLE = {"train": ("workers", "prefetch", "checkpoint_every", "keep"), "data": ("max_loss",)}
 
@@ -205,10 +206,31 @@ class TrainSpec(Strict):
     workers: int = Field(default=-1, ge=-1, description="loader processes; 0: the main process; -1: by the machine")
     prefetch: int = Field(default=2, ge=1)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _null_leaves_out(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        return {name: inner for name, inner in value.items() if inner is not None or name not in TAKES_THE_PLACE}
+
     @field_validator("warmup", "decay")
     @classmethod
     def _step_or_share(cls, value: int | str) -> int | str:
         return step_or_share(value)
+
+    @model_validator(mode="after")
+    def _hangs_together(self) -> TrainSpec:
+        if self.steps and self.given("epochs"):
+            what = f"epochs {self.epochs:g} and steps {self.steps} are both stated, and only one can hold"
+            raise ValueError(f"{what}: leave one out (on the command line train.steps=null or train.epochs=null)")
+        if self.schedule == "constant" and self.given("decay"):
+            raise ValueError(
+                "a constant schedule has no decay: leave decay out, or choose cosine or linear (train.decay=null leaves it out)"
+            )
+        if self.micro_batch > self.batch_size:
+            what = f"a micro_batch of {self.micro_batch} rows is more than the batch_size of {self.batch_size}"
+            raise ValueError(f"{what}: make it smaller, or leave it out (train.micro_batch=null)")
+        return self
 
 
 class EvaluateSpec(Strict):
@@ -346,4 +368,5 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
         if isinstance(before, Mapping) and isinstance(after, Mapping):
             yield from differences(before, after, f"{prefix}{name}.")
         elif before != after:
-            yield f"{prefix}{name}: {before!r} -> {after!r}"
+            was, now = ("not stated" if value is None else repr(value) for value in (before, after))
+            yield f"{prefix}{name}: {was} -> {now}"

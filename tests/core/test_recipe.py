@@ -70,6 +70,9 @@ def test_the_same_request_has_the_same_hash_in_whatever_order_it_is_written() ->
         (["strategy=[{pattern: head, rate: .inf}]"], "strategy.0.rate", "finite"),
         (["strategy={name: full, head_rate: .nan}"], "strategy.head_rate", "finite"),
         (["train.betas=[1.5, 2]"], "train.betas.0", "less than 1"),
+        (["train.steps=10", "train.epochs=3"], "train", "epochs 3 and steps 10 are both stated"),
+        (["train.schedule=constant", "train.decay=50%"], "train", "has no decay"),
+        (["train.micro_batch=64"], "train", "more than the batch_size of 32"),
     ],
 )
 def test_a_mistake_is_told_with_its_place_and_what_would_do(overrides: list[str], where: str, words: str) -> None:
@@ -92,6 +95,14 @@ def test_a_mistake_is_told_with_its_place_and_what_would_do(overrides: list[str]
 def test_yaml_that_is_damaged_or_dangerous_is_refused(text: str, words: str) -> None:
     with pytest.raises(RecipeError, match=words):
         parse_yaml(text, where="recipe.yaml")
+
+
+@pytest.mark.parametrize("word", ["0", "null"])
+def test_an_override_takes_the_place_of_what_it_excludes(word: str) -> None:
+    steps = make_recipe(small(train={"steps": 10}), ["train.epochs=2", f"train.steps={word}"])
+    assert (steps.train.steps, steps.train.epochs) == (0, 2.0)
+    epochs = make_recipe(small(train={"epochs": 2}), ["train.epochs=null", "train.steps=10"])
+    assert epochs.request()["train"] == {"steps": 10}
 
 
 def test_a_file_that_is_not_there_too_large_or_not_text_is_refused(tmp_path: Path) -> None:
@@ -117,7 +128,7 @@ def test_a_component_name_is_only_ever_looked_up(value: str, tmp_path: Path) -> 
 
 
 def test_differences_name_every_changed_value() -> None:
-    assert list(differences({"a": 1, "b": {"c": 2}}, {"a": 1, "b": {"c": 3}, "d": 4})) == ["b.c: 2 -> 3", "d: None -> 4"]
+    assert list(differences({"a": 1, "b": {"c": 2}}, {"a": 1, "b": {"c": 3}, "d": 4})) == ["b.c: 2 -> 3", "d: not stated -> 4"]
 
 
 @pytest.mark.parametrize(("value", "steps"), [(7, 7), ("50%", 5), ("0%", 0), ("100%", 10)])

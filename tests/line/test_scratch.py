@@ -19,7 +19,8 @@ from multitune.verbs.plan import make_plan
 pytestmark = pytest.mark.line
 RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "chimes-scratch.yaml"
 SMALL = (
-    "data.source.rows=80", "data.source.test=0.3", "train.steps=3", "train.batch_size=8", "train.evaluate_every=2", "train.threads=1",
+    "data.source.rows=80", "data.source.test=0.3", "train.epochs=null",
+    "train.steps=3", "train.batch_size=8", "train.evaluate_every=2", "train.threads=1",
     "train.workers=0", "model.towers.image.width=16", "model.towers.audio.width=16", "model.towers.caption.width=16",
     "evaluate.intervals=0", "evaluate.baselines=false", "evaluate.ablations=false",
 )  # fmt: skip
