@@ -20,6 +20,7 @@ from multitune.core.errors import RunError, writing
 from multitune.core.recipe import differences
 
 FORM = 1
+REQUEST = "request.json"  # what makes a folder a run's
 # What a run makes before its first checkpoint: it can be made again.
 REMADE = ("plan.json", "plan.txt", "recipe.yaml", "basis.json", "cuts.json", "untuned.json", "events.jsonl")
 
@@ -86,7 +87,7 @@ def open_run(
     try:
         if fresh:
             _move_aside(path)
-        again = over_unspent and (path / "request.json").is_file() and not _spent(path)
+        again = over_unspent and (path / REQUEST).is_file() and not _spent(path)
         if again:
             for left in REMADE:
                 (path / left).unlink(missing_ok=True)
@@ -104,7 +105,7 @@ def _spent(path: Path) -> bool:
 
 
 def _claim(path: Path, request: Mapping[str, Any], request_hash: str, *, again: bool) -> None:
-    stamp = path / "request.json"
+    stamp = path / REQUEST
     if stamp.is_file():
         try:
             found = json.loads(stamp.read_text("utf-8"))
@@ -137,7 +138,7 @@ def _move_aside(path: Path) -> None:
     entries = [entry for entry in path.iterdir() if entry.name != ".lock"]
     if not entries:
         return
-    if not (path / "request.json").is_file():
+    if not (path / REQUEST).is_file():
         _refuse_foreign(path)
     number, whole = 1, path.resolve()
     while (aside := whole.with_name(f"{whole.name}.old-{number}")).exists():

@@ -25,7 +25,7 @@ from multitune.core.errors import ArtifactError, DataError, Fault, did_you_mean,
 from multitune.core.plan import Plan
 from multitune.core.protocols import Family, Needs, Prediction, Sample
 from multitune.core.recipe import PartSpec, Strict, make_recipe
-from multitune.core.rundir import sync_folder
+from multitune.core.rundir import REQUEST, sync_folder
 from multitune.data.decode import BadPart, readable
 from multitune.data.sample import sample
 from multitune.deliver import golden as goldens
@@ -193,11 +193,12 @@ def save(
 
 
 def open_artifact(path: Path | str, *, merge: bool = False) -> Artifact:
-    """The artifact in a folder, once every file in it is what was written. merge: add LoRA adapters into the weights.
+    """The artifact in a folder, or that of the run in it, once every file in it is what was written.
 
+    merge: add LoRA adapters into the weights.
     Raises: ArtifactError for what is missing, extra, changed, a link or a pickle, or of a newer form.
     """
-    folder = Path(path)
+    folder = _of_run(Path(path))
     body = sealing.opened(folder, SEAL)
     if body.get("form") != FORM:
         found = f"has form {body.get('form')!r}; this multitune reads {FORM}."
@@ -207,6 +208,19 @@ def open_artifact(path: Path | str, *, merge: bool = False) -> Artifact:
     except ValidationError as error:
         first = error.errors()[0]
         raise ArtifactError(str(folder / SEAL), f"{'.'.join(map(str, first['loc']))}: {first['msg']}.", sealing.COPY_AGAIN) from None
+
+
+def _of_run(folder: Path) -> Path:
+    """The folder itself, or where a run's folder has its artifact.
+
+    Raises: ArtifactError for a run that has not finished.
+    """
+    if not (folder / REQUEST).is_file():
+        return folder
+    if not (folder / "artifact").exists():
+        found = "is the folder of a run that has not finished: it has no artifact yet."
+        raise ArtifactError(str(folder), found, "Give the command of that run again: it goes on from its last checkpoint.")
+    return folder / "artifact"
 
 
 def _fill(

@@ -58,7 +58,7 @@ def judge(report: Report) -> Iterator[Finding]:
         )
     for name, better in report.primary.items():
         yield from _against_baseline(report, name, better)
-        yield from _unused_parts(report, name, better)
+    yield from _unused_parts(report)
 
 
 def table(report: Report) -> str:
@@ -84,35 +84,51 @@ def number(value: float) -> str:
 
 
 def _against_baseline(report: Report, name: str, better: str) -> Iterator[Finding]:
-    worst = report.figures.get(f"{name}/{'low' if better == 'higher' else 'high'}", report.figures[name])
+    low, high = (report.figures.get(f"{name}/{end}", report.figures[name]) for end in ("low", "high"))
+    worst, best = (low, high) if better == "higher" else (high, low)
     for kind in BASELINES:
         base = report.figures.get(_variant(report, name, kind))
         if base is None or (worst > base if better == "higher" else worst < base):
             continue
+        surely_worse = low < high and (best < base if better == "higher" else best > base)
+        sure = f"({number(low)} to {number(high)}) is surely worse than" if surely_worse else "is not surely better than"
         yield Finding(
             f"no-better-than-{kind}",
             Severity.WARNING,
             name,
-            f"{number(report.figures[name])} is not surely better than {kind} ({number(base)}).",
+            f"{number(report.figures[name])} {sure} {kind} ({number(base)}).",
             "Train longer, at another rate, or look at the data." if kind != "untuned" else "Look at the rate and at what moves.",
             {"value": report.figures[name], "worst": worst, kind: base},
         )
 
 
-def _unused_parts(report: Report, name: str, better: str) -> Iterator[Finding]:
-    worst = report.figures.get(f"{name}/{'low' if better == 'higher' else 'high'}", report.figures[name])
+def _unused_parts(report: Report) -> Iterator[Finding]:
+    """The parts that could come from any other row: for every answer, or for some while others need them."""
     for part in _ablated(report):
-        shuffled = report.figures.get(_variant(report, name, f"shuffled_{part}"))
-        if shuffled is None or (shuffled < worst if better == "higher" else shuffled > worst):
-            continue
-        yield Finding(
-            "part-not-used",
-            Severity.WARNING,
-            name,
-            f'with "{part}" taken from other rows it is {number(shuffled)}, no worse than within chance: the part is not used.',
-            "Leave the part out, or train so that it is needed.",
-            {"value": report.figures[name], "shuffled": shuffled},
-        )
+        shuffled = {
+            name: report.figures[variant]
+            for name in report.primary
+            if (variant := _variant(report, name, f"shuffled_{part}")) in report.figures
+        }
+        idle = [name for name, value in shuffled.items() if not _much_worse(report, name, value)]
+        needed = [_short(report, name) for name in shuffled if name not in idle]
+        for name in idle:
+            both = f"{number(shuffled[name])} with that of other rows, {number(report.figures[name])} with its own"
+            yield Finding(
+                "part-not-used",
+                Severity.INFO if needed else Severity.WARNING,
+                name,
+                f'does not depend on "{part}": it is {both}, no sure difference.',
+                f"Keep the part: {', '.join(needed)} needs it." if needed else "Leave the part out, or train so that it is needed.",
+                {"part": part, "value": report.figures[name], "shuffled": shuffled[name]},
+            )
+
+
+def _much_worse(report: Report, name: str, value: float) -> bool:
+    """Whether a value lies beyond the worse end of a figure's interval."""
+    if report.primary[name] == "higher":
+        return value < report.figures.get(f"{name}/low", report.figures[name])
+    return value > report.figures.get(f"{name}/high", report.figures[name])
 
 
 def _variant(report: Report, name: str, variant: str) -> str:

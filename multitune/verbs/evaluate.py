@@ -57,9 +57,10 @@ def evaluate(
     Raises: ArtifactError, DataError, RecipeError.
     """
     from multitune.deliver.artifact import Artifact as Opened
+    from multitune.deliver.artifact import open_artifact
     from multitune.measure.report import table
 
-    opened = artifact if isinstance(artifact, Opened) else open_run_or_artifact(artifact)
+    opened = artifact if isinstance(artifact, Opened) else open_artifact(artifact)
     recipe = asked_of(opened, overrides, takes=MEASURED if data is None else MEASURED_ELSEWHERE)
     ledger, name = Ledger(), "data" if data is not None else split
     try:
@@ -68,7 +69,8 @@ def evaluate(
         if run is not None:
             ledger.write(run / f"{name}-ledger.jsonl")
     paths: dict[str, Path] = {"artifact": opened.folder}
-    result = Result(ok=True, figures=report.figures, findings=report.findings, paths=paths, text=table(report).rstrip())
+    text = "\n".join([table(report).rstrip(), *(["", *(finding.line() for finding in report.findings)] if report.findings else [])])
+    result = Result(ok=True, figures=report.figures, findings=report.findings, paths=paths, text=text)
     if run is not None:
         paths["figures"] = write_atomic(run / f"{name}.json", (result.json_line() + "\n").encode())
     return result
@@ -100,14 +102,6 @@ def asked_of(artifact: Artifact, overrides: Sequence[str], *, takes: Sequence[st
         if name not in recipe.data.parts or recipe.data.parts[name].modality != need.modality:
             raise RecipeError(f"data.parts.{name}", f"the model reads it as {need.modality}.", "Leave its modality as it was trained.")
     return recipe
-
-
-def open_run_or_artifact(path: Path | str) -> Artifact:
-    """The artifact in a folder, or that of the run in it."""
-    from multitune.deliver.artifact import open_artifact
-
-    folder = Path(path)
-    return open_artifact(folder / "artifact" if (folder / "request.json").is_file() else folder)
 
 
 def data_of(overrides: Sequence[str]) -> tuple[Any, list[str]]:

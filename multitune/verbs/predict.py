@@ -19,12 +19,13 @@ from pydantic import Field
 
 from multitune.core import catalog
 from multitune.core.errors import DataError, writing
+from multitune.core.finding import Finding, Severity
 from multitune.core.ledger import Ledger
 from multitune.core.protocols import Category, Embedding, Needs, Number, Prediction, Sample, Split, Text
 from multitune.core.recipe import Recipe, make_recipe
 from multitune.core.result import Result
 from multitune.core.rundir import replacing
-from multitune.verbs.evaluate import asked_of, data_of, examples_of, open_run_or_artifact, over
+from multitune.verbs.evaluate import asked_of, data_of, examples_of, over
 
 if TYPE_CHECKING:
     from multitune.data.decode import BadPart
@@ -50,17 +51,19 @@ class Options(catalog.Options):
 
 
 def build(options: Options) -> Result:
-    """Predict and write."""
+    """Predict and write; where no row could be read, that is an error."""
+    from multitune.deliver.artifact import open_artifact
+
     data, rest = data_of(options.overrides)
     out = options.out
     if out.exists() and not options.fresh:
         raise DataError(str(out), "exists already.", "Choose another --out, or --fresh to overwrite it.")
     if out.suffix not in WRITERS:
         raise DataError("--out", f'found "{out.suffix}".', f"Give one of {', '.join(WRITERS)}.")
-    artifact, ledger = open_run_or_artifact(options.artifact), Ledger()
+    artifact, ledger = open_artifact(options.artifact), Ledger()
     recipe = asked_of(artifact, rest, takes=PREDICTED if data is None else PREDICTED_ELSEWHERE)
     examples = _examples(recipe, artifact, data, options.split, ledger)
-    rows = lost = 0
+    rows, lost, first = 0, 0, ""
     try:
         with replacing(out) as draft, WRITERS[out.suffix](draft, columns_of(artifact.needs)) as write:
             for chunk in _chunks(artifact, examples, recipe.evaluate.generate):
@@ -69,12 +72,26 @@ def build(options: Options) -> Result:
                         ledger.record(id=one.id, fate="quarantined", cause=one.cause)
                 with writing(out):
                     write([_row(one) for one in chunk])
-                rows, lost = rows + len(chunk), lost + sum(1 for one in chunk if one.cause)
+                unread = [f"row {one.id}, {one.cause}" for one in chunk if one.cause]
+                rows, lost, first = rows + len(chunk), lost + len(unread), first or next(iter(unread), "")
     finally:
         if options.run is not None:
             ledger.write(options.run / f"{out.stem}-ledger.jsonl")
-    text = f"{rows - lost} rows predicted, {lost} not readable: {out}"
-    return Result(ok=True, figures={"rows": float(rows), "rows_lost": float(lost)}, paths={"predictions": out}, text=text)
+    findings = (_unread(out, rows, lost, first),) if lost else ()
+    text = "\n".join([f"{rows - lost} rows predicted, {lost} not readable: {out}", *(finding.line() for finding in findings)])
+    figures = {"rows": float(rows), "rows_lost": float(lost)}
+    return Result(ok=not lost or lost < rows, figures=figures, findings=findings, paths={"predictions": out}, text=text)
+
+
+def _unread(out: Path, rows: int, lost: int, first: str) -> Finding:
+    """That rows could not be read, with the first cause; an error where none could."""
+    remedy, evidence = 'Mend them; the column "cause" says why for each.', {"lost": lost, "rows": rows}
+    if lost == rows:
+        return Finding(
+            "rows-lost", Severity.ERROR, str(out), f"none of the {rows} rows could be read; the first: {first}.", remedy, evidence
+        )
+    found = f"{lost} of {rows} rows could not be read; the first: {first}."
+    return Finding("rows-lost", Severity.WARNING, str(out), found, remedy, evidence)
 
 
 def predict(artifact: Path | str | Artifact, data: Any, *, ledger: Ledger | None = None) -> list[Prediction]:
@@ -83,8 +100,9 @@ def predict(artifact: Path | str | Artifact, data: Any, *, ledger: Ledger | None
     Raises: DataError naming the row that cannot be read; ArtifactError.
     """
     from multitune.deliver.artifact import Artifact as Opened
+    from multitune.deliver.artifact import open_artifact
 
-    opened = artifact if isinstance(artifact, Opened) else open_run_or_artifact(artifact)
+    opened = artifact if isinstance(artifact, Opened) else open_artifact(artifact)
     examples = _examples(make_recipe(opened.request), opened, data, "test", ledger or Ledger())
     made: list[Prediction] = []
     for one in (one for chunk in _chunks(opened, examples, {}) for one in chunk):

@@ -21,7 +21,7 @@ from ruamel.yaml import YAML
 from multitune.core import catalog
 from multitune.core.errors import ArtifactError, RunError
 from multitune.core.finding import Finding, Severity
-from multitune.core.ledger import Ledger
+from multitune.core.ledger import Ledger, shown
 from multitune.core.plan import Plan, from_json
 from multitune.core.recipe import Recipe, differences
 from multitune.core.result import Result
@@ -216,7 +216,18 @@ def _trained(recipe: Recipe, run: RunDir, ranks: Ranks, ledger: Ledger, started:
     figures = {**outcome.figures, **report.figures, "steps": float(outcome.step), "seconds": time.perf_counter() - started}
     figures |= {"parameters_moved": float(line.scope.parameters_moved), **{f"rows_{fate}": float(n) for fate, n in ledger.counts().items()}}
     findings = (*told, *planned.plan.findings, *proven, *outcome.findings, *report.findings)
-    return _told(run, artifact.folder, figures, findings, report, outcome.summary)
+    lost = (quarantined(name, rows.ids, ledger, run.folder / "ledger") for name, rows in examples.items())
+    return _told(run, artifact.folder, figures, findings, report, "\n".join(filter(None, (outcome.summary, *lost))))
+
+
+def quarantined(split: str, ids: Sequence[str], ledger: Ledger, folder: Path) -> str:
+    """One line on the rows of a split that could not be read: how many, the first cause, where all are; empty where all could."""
+    known = set(ids)
+    lost = [record for record in ledger.records() if record.fate == "quarantined" and record.id in known]
+    if not lost:
+        return ""
+    number = len({record.id for record in lost})
+    return f"{number} of {len(ids)} {split} rows quarantined: {shown(lost[:1])}; see {folder}"
 
 
 def _ledger(run: RunDir, ranks: Ranks) -> Ledger:

@@ -58,5 +58,38 @@ def test_lower_may_be_better() -> None:
     assert not list(judge(Report("test", 400, figures | {"test/mean/mae": 3.0}, {"test/mae": "lower"})))
 
 
+def test_a_figure_that_is_surely_worse_than_a_baseline_is_said_so() -> None:
+    figures = {"test/accuracy": 0.3, "test/accuracy/low": 0.2, "test/accuracy/high": 0.4, "test/majority/accuracy": 0.5}
+    (told,) = judge(Report("test", 400, figures, {"test/accuracy": "higher"}))
+    assert told.message == "0.300 (0.200 to 0.400) is surely worse than majority (0.500)."
+
+
+def test_without_an_interval_nothing_is_sure() -> None:
+    (told,) = judge(Report("test", 400, {"test/accuracy": 0.3, "test/majority/accuracy": 0.5}, {"test/accuracy": "higher"}))
+    assert told.message == "0.300 is not surely better than majority (0.500)."
+
+
+SHUFFLED = {
+    "test/shape/accuracy": 0.9,
+    "test/shape/accuracy/low": 0.85,
+    "test/pitch/accuracy": 0.8,
+    "test/pitch/accuracy/low": 0.7,
+    "test/shuffled_audio/shape/accuracy": 0.9,
+    "test/shuffled_audio/pitch/accuracy": 0.2,
+}
+BOTH = {"test/shape/accuracy": "higher", "test/pitch/accuracy": "higher"}
+
+
+def test_a_part_that_one_answer_needs_is_not_to_be_left_out() -> None:
+    (told,) = judge(Report("test", 400, SHUFFLED, BOTH))
+    assert (told.code, told.severity, told.where) == ("part-not-used", "info", "test/shape/accuracy")
+    assert told.remedy == "Keep the part: pitch/accuracy needs it."
+
+
+def test_a_part_that_no_answer_needs_may_be_left_out() -> None:
+    told = list(judge(Report("test", 400, SHUFFLED | {"test/shuffled_audio/pitch/accuracy": 0.79}, BOTH)))
+    assert [(one.severity, one.remedy[:18]) for one in told] == [("warning", "Leave the part out")] * 2
+
+
 def test_numbers_are_short() -> None:
     assert [number(value) for value in (0.12345, 12.3456, 12345.6)] == ["0.123", "12.346", "12,345.6"]
