@@ -1,4 +1,4 @@
-"""How sure a figure is: 95 % bootstrap intervals that cost the memory of a block, however many draws.
+"""How sure a figure is: 95 % bootstrap intervals that cost the memory of a block, however many draws; Wilson's for shares of 0 and 1.
 
 Rows are drawn with replacement, which is a draw of how often each row counts; rows that are alike may be given once with a count.
 Where rows come in groups (frames of one scene) the interval is that of independent rows, so it is too narrow.
@@ -17,6 +17,7 @@ from multitune.core.randomness import generator
 Array = NDArray[np.float64]
 BLOCK = 1 << 20
 SHARES = (0.025, 0.975)
+QUANTILE = 1.959963984540054  # of the normal distribution, at 0.975
 
 
 def interval(rows: NDArray[np.generic], statistic: Callable[[Array], Array], *, draws: int, seed: int) -> tuple[float, float]:
@@ -42,6 +43,20 @@ def interval_of_weights(counts: NDArray[np.int64], statistic: Callable[[Array], 
         return value, value
     low, high = np.quantile(values, SHARES)
     return float(low), float(high)
+
+
+def interval_of_share(hits: NDArray[np.bool_], counts: NDArray[np.int64], *, draws: int, seed: int) -> tuple[float, float]:
+    """Low and high of the share of rows that are hits.
+
+    hits (n,): whether rows of this kind are. counts (n,): how many rows are like this one.
+    Where none or all are, every draw says the same as the rows, as if nothing were left open; there the interval is Wilson's.
+    Source: Wilson 1927, J. Am. Stat. Assoc. 22(158):209-212, without correction for continuity.
+    """
+    if draws and (hits.all() or not hits.any()):
+        num_rows = int(counts.sum())
+        edge = num_rows / (num_rows + QUANTILE**2)
+        return (edge, 1.0) if hits.all() else (0.0, 1.0 - edge)
+    return interval_of_weights(counts, lambda drawn: drawn[:, hits].sum(1) / drawn.sum(1), draws=draws, seed=seed)
 
 
 def weights(counts: NDArray[np.int64], *, draws: int, seed: int) -> Iterator[Array]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from multitune.core.randomness import generator
-from multitune.measure.bootstrap import interval, interval_of_weights, weights
+from multitune.measure.bootstrap import interval, interval_of_share, interval_of_weights, weights
 
 
 def _mean(sums: np.ndarray) -> np.ndarray:
@@ -67,3 +67,19 @@ def test_memory_does_not_grow_with_the_draws() -> None:
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.1 * peaks[0]
+
+
+def test_a_share_between_has_the_interval_of_its_rows() -> None:
+    hits = generator(3).random(60) < 0.6
+    alone = interval(_with_ones(hits), _mean, draws=300, seed=5)
+    assert interval_of_share(hits, np.ones(60, np.int64), draws=300, seed=5) == alone
+
+
+def test_a_share_of_one_or_none_leaves_what_wilson_leaves() -> None:
+    counts = np.ones(18, np.int64)
+    assert interval_of_share(counts > 0, counts, draws=10, seed=0) == pytest.approx((0.82412, 1.0), abs=1e-5)
+    assert interval_of_share(counts < 0, counts, draws=10, seed=0) == pytest.approx((0.0, 0.17588), abs=1e-5)
+
+
+def test_without_draws_a_share_of_one_has_no_interval() -> None:
+    assert interval_of_share(np.array([True]), np.array([18]), draws=0, seed=0) == (1.0, 1.0)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from multitune.core import catalog
 from multitune.core.protocols import AnswerNeed, Category, Figure, Metric, Prediction
-from multitune.measure.bootstrap import Array, interval_of_weights
+from multitune.measure.bootstrap import Array, interval_of_share, interval_of_weights
 
 SERVES = ("category",)
 WIDEST = 40
@@ -50,9 +50,10 @@ class Classification(Metric):
         if not self.cells:
             return
         table = _Cells(self.cells)
-        for name, statistic in (("accuracy", table.accuracy), ("macro_f1", table.macro_f1)):
-            low, high = interval_of_weights(table.counts, statistic, draws=draws, seed=seed)
-            yield Figure(name, float(statistic(table.counts[None].astype(np.float64))[0]), low, high, drawn=draws > 0)
+        low, high = interval_of_share(table.right, table.counts, draws=draws, seed=seed)
+        yield Figure("accuracy", float(table.counts[table.right].sum() / table.counts.sum()), low, high, drawn=draws > 0)
+        low, high = interval_of_weights(table.counts, table.macro_f1, draws=draws, seed=seed)
+        yield Figure("macro_f1", float(table.macro_f1(table.counts[None].astype(np.float64))[0]), low, high, drawn=draws > 0)
         for label in table.labels:
             hits = self.cells[label, label]
             for name, place in (("precision", 1), ("recall", 0)):
@@ -94,16 +95,13 @@ class _Cells:
         self.truth = np.array([index[truth] for truth, _ in ordered])
         self.given = np.array([index[given] for _, given in ordered])
 
-    def accuracy(self, weights: Array) -> Array:
-        """Share of the weight on the diagonal."""
-        return weights[:, self.truth == self.given].sum(1) / weights.sum(1)
+        self.right: NDArray[np.bool_] = self.truth == self.given
 
     def macro_f1(self, weights: Array) -> Array:
         """Mean over classes of 2 hits / (true + predicted), over the classes that a draw holds."""
         both = _sums(weights, self.truth, len(self.labels)) + _sums(weights, self.given, len(self.labels))
-        diagonal = self.truth == self.given
         hits = np.zeros_like(both)
-        hits[:, self.truth[diagonal]] = weights[:, diagonal]
+        hits[:, self.truth[self.right]] = weights[:, self.right]
         f1 = np.divide(2 * hits, both, out=np.zeros_like(both), where=both > 0)
         return f1.sum(1) / (both > 0).sum(1)
 

@@ -17,7 +17,7 @@ from pydantic import Field
 from multitune.core import catalog
 from multitune.core.errors import DataError, did_you_mean, one_of
 from multitune.core.protocols import AnswerNeed, Figure, Metric, Prediction, Text
-from multitune.measure.bootstrap import interval
+from multitune.measure.bootstrap import interval_of_share
 
 SERVES = ("text",)
 
@@ -76,7 +76,6 @@ def build(options: Options, answer: str, need: AnswerNeed) -> MentionsMetric:
     return MentionsMetric(answer, options.columns)
 
 
-def _figure(name: str, hits: NDArray[Any], *, draws: int, seed: int) -> Figure:
-    table = np.stack([hits, np.ones(len(hits))], axis=1)
-    low, high = interval(table, lambda sums: sums[:, 0] / sums[:, 1], draws=draws, seed=seed)
+def _figure(name: str, hits: NDArray[np.bool_], *, draws: int, seed: int) -> Figure:
+    low, high = interval_of_share(hits, np.ones(len(hits), np.int64), draws=draws, seed=seed)
     return Figure(name, float(hits.mean()), low, high, drawn=draws > 0)

@@ -8,7 +8,7 @@ Embeddings are kept, similarities only for a block of rows at a time.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import permutations
 from typing import Any
 
@@ -19,7 +19,7 @@ from pydantic import Field
 from multitune.core import catalog
 from multitune.core.errors import DataError
 from multitune.core.protocols import AnswerNeed, Embedding, Figure, Metric, Prediction
-from multitune.measure.bootstrap import Array, interval_of_weights
+from multitune.measure.bootstrap import Array, interval_of_share, interval_of_weights
 
 SERVES = ("",)
 DEPTHS = (1, 5, 10)
@@ -70,10 +70,13 @@ class Retrieval(Metric):
         """`<from>_to_<to>/r_at_1`, `r_at_5`, `r_at_10` and `median_rank`."""
         for name, hits, source, target in self._pairs():
             ranks, counts = np.unique(ranks_of(source, target, hits), return_counts=True)
-            for figure, statistic in _statistics(ranks):
-                low, high = interval_of_weights(counts, statistic, draws=draws, seed=seed)
-                value = float(statistic(counts[None].astype(np.float64))[0])
-                yield Figure(f"{name}/{figure}", value, low, high, drawn=draws > 0)
+            for depth in DEPTHS:
+                near = ranks <= depth
+                low, high = interval_of_share(near, counts, draws=draws, seed=seed)
+                yield Figure(f"{name}/r_at_{depth}", float(counts[near].sum() / counts.sum()), low, high, drawn=draws > 0)
+            low, high = interval_of_weights(counts, lambda weights, ranks=ranks: _median(ranks, weights), draws=draws, seed=seed)
+            value = float(_median(ranks, counts[None].astype(np.float64))[0])
+            yield Figure(f"{name}/median_rank", value, low, high, drawn=draws > 0)
 
     def baseline(self) -> Iterator[Figure]:
         """`chance/<from>_to_<to>/...`: what a random order of the candidates reaches on average."""
@@ -123,15 +126,8 @@ def chance(hits: Ints) -> Array:
     return 1 - missed
 
 
-def _statistics(ranks: Ints) -> list[tuple[str, Callable[[Array], Array]]]:
-    """Statistics of weights (draws, kinds of rank); `ranks` are sorted."""
-
-    def recall(depth: int) -> Callable[[Array], Array]:
-        return lambda weights: weights[:, ranks <= depth].sum(1) / weights.sum(1)
-
-    def median(weights: Array) -> Array:
-        below, total = weights.cumsum(1), weights.sum(1, keepdims=True)
-        lower, upper = ((below < np.ceil(at)).sum(1) for at in (total / 2, (total + 1) / 2))
-        return (ranks[lower] + ranks[upper]) / 2
-
-    return [*((f"r_at_{depth}", recall(depth)) for depth in DEPTHS), ("median_rank", median)]
+def _median(ranks: Ints, weights: Array) -> Array:
+    """The median of each draw: ranks (kinds of rank,) sorted, weights (draws, kinds of rank)."""
+    below, total = weights.cumsum(1), weights.sum(1, keepdims=True)
+    lower, upper = ((below < np.ceil(at)).sum(1) for at in (total / 2, (total + 1) / 2))
+    return (ranks[lower] + ranks[upper]) / 2

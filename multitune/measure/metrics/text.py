@@ -15,7 +15,7 @@ from sacrebleu.metrics.bleu import BLEU
 
 from multitune.core import catalog
 from multitune.core.protocols import AnswerNeed, Figure, Metric, Prediction, Text
-from multitune.measure.bootstrap import interval
+from multitune.measure.bootstrap import interval, interval_of_share
 
 SERVES = ("text",)
 ORDER = 4
@@ -34,7 +34,7 @@ class TextMetric(Metric):
         self._answer = answer
         self._sentence = BLEU(effective_order=True, max_ngram_order=ORDER)
         self._rows: list[list[float]] = []
-        self._exact: list[float] = []
+        self._exact: list[bool] = []
 
     def update(self, prediction: Prediction, truth: Mapping[str, Any]) -> None:
         """Add one row; a row without the true answer is not counted."""
@@ -43,7 +43,7 @@ class TextMetric(Metric):
             return
         score = self._sentence.sentence_score(said.value, [truth[self._answer]])
         self._rows.append([score.sys_len, score.ref_len, *score.counts, *score.totals])
-        self._exact.append(float(said.value.split() == truth[self._answer].split()))
+        self._exact.append(said.value.split() == truth[self._answer].split())
 
     def compute(self, *, draws: int, seed: int) -> Iterator[Figure]:
         """`bleu` and `exact_match`; nothing if no row had the answer."""
@@ -52,9 +52,9 @@ class TextMetric(Metric):
         rows = np.asarray(self._rows, np.float64)
         low, high = interval(rows, _bleu, draws=draws, seed=seed)
         yield Figure("bleu", float(_bleu(rows.sum(0, keepdims=True))[0]), low, high, drawn=draws > 0)
-        exact = np.stack([self._exact, np.ones(len(self._exact))], axis=1)
-        low, high = interval(exact, _share, draws=draws, seed=seed)
-        yield Figure("exact_match", float(exact[:, 0].mean()), low, high, drawn=draws > 0)
+        exact = np.array(self._exact)
+        low, high = interval_of_share(exact, np.ones(len(exact), np.int64), draws=draws, seed=seed)
+        yield Figure("exact_match", float(exact.mean()), low, high, drawn=draws > 0)
 
 
 def build(options: Options, answer: str, need: AnswerNeed) -> TextMetric:
@@ -69,7 +69,3 @@ def _bleu(sums: NDArray[np.float64]) -> NDArray[np.float64]:
 def _score(row: list[int]) -> float:
     said, true, counts, totals = row[0], row[1], row[2 : 2 + ORDER], row[2 + ORDER :]
     return BLEU.compute_bleu(counts, totals, sys_len=said, ref_len=true, smooth_method="exp").score
-
-
-def _share(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-    return sums[:, 0] / sums[:, 1]
