@@ -57,12 +57,6 @@ def opened(part: Part) -> Part:
     return Part(part.modality, value, part.span)
 
 
-def readable(sample: Sample) -> str:
-    """Why a sample's parts cannot all be decoded, `part: cause`; empty where they can."""
-    bad = unreadable(sample)
-    return "" if bad is None else f"{bad.part}: {bad.cause}"
-
-
 def unreadable(sample: Sample) -> BadPart | None:
     """The first of a sample's parts that cannot be decoded; None where all can."""
     for name, part in sample.parts.items():

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +26,7 @@ from multitune.core.plan import Plan
 from multitune.core.protocols import Family, Needs, Prediction, Sample
 from multitune.core.recipe import PartSpec, Strict, make_recipe
 from multitune.core.rundir import REQUEST, sync_folder
-from multitune.data.decode import BadPart, readable
+from multitune.data.decode import BadPart, unreadable
 from multitune.data.sample import sample
 from multitune.deliver import golden as goldens
 from multitune.deliver import sealing
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from multitune.tuning.scope import Scope
 
 FORM = 1
+SHOWN_PATH = 200
+MEND = "Mend it, or leave the row out."
 
 
 class Asked(Strict):
@@ -128,15 +130,15 @@ class Artifact:
         """The prediction for a mapping of parts, or those for a list of mappings, in order.
 
         A picture or a sound is a path, bytes, a PIL picture or an array (a sound: with its rate); `id` names the row.
-        Raises: DataError naming the row and the part that is missing or cannot be read.
+        Raises: DataError for what is no mapping, naming the row and the part that is missing or cannot be read.
         """
-        rows = [data] if isinstance(data, Mapping) else list(data)
+        rows = [data] if isinstance(data, Mapping) else self._rows(data)
         asked = [self._sample(row, number) for number, row in enumerate(rows)]
         try:
             given = self.predictor().predict(asked)
         except BadPart as error:
-            cause = next((f"row {one.id}, {text}" for one in asked if (text := readable(one))), f"{error.part}: {error.cause}")
-            raise DataError("predict", f"{cause}.", "Mend it, or leave the row out.") from None
+            found = (self._unread(row, one.id, bad) for row, one in zip(rows, asked, strict=True) if (bad := unreadable(one)))
+            raise next(found, DataError("predict", f"{error.part}: {error.cause}.", MEND)) from None
         return given[0] if isinstance(data, Mapping) else given
 
     def lacks(self, sample: Sample) -> str:
@@ -156,12 +158,35 @@ class Artifact:
         try:
             made = sample(row, self.parts, id=row_id)
         except BadPart as error:
-            raise DataError(f"predict, row {row_id}, {error.part}", f"{error.cause}.", "Mend it, or leave the row out.") from None
+            raise self._unread(row, row_id, error) from None
         if lacking := self.lacks(made):
             column = self.parts[lacking].column or lacking
-            near = did_you_mean(column, list(row)) or f"It reads {one_of(spec.column or part for part, spec in self.parts.items())}."
-            raise DataError(f"predict, row {row_id}", f'"{column}" is missing.', near)
+            known = {spec.column or part for part, spec in self.parts.items()}
+            near = next((str(name) for name in row if name not in known and did_you_mean(str(name), [column])), None)
+            remedy = f"It reads {one_of(known)}." if near is None else f'Did you mean it by "{near}"?'
+            raise DataError(f"predict, row {row_id}", f'"{column}" is missing.', remedy)
         return made
+
+    def _rows(self, data: Any) -> list[Mapping[str, Any]]:
+        """What was given as a list of mappings.
+
+        Raises: DataError where it is none.
+        """
+        rows = list(data) if isinstance(data, Iterable) and not isinstance(data, str | bytes) else [data]
+        for number, row in enumerate(rows):
+            if not isinstance(row, Mapping):
+                where = "predict" if row is data else f"predict, row {number}"
+                parts = ", ".join(f'"{spec.column or part}": ...' for part, spec in self.parts.items())
+                raise DataError(where, f"found {type(row).__name__}, no mapping of parts.", f"Give {{{parts}}}, or a list of such.")
+        return rows
+
+    def _unread(self, row: Mapping[str, Any], row_id: str, bad: BadPart) -> DataError:
+        """The error of a part that cannot be read, with its path as it was given: the gate itself never names a folder."""
+        spec = self.parts.get(bad.part)
+        value = None if spec is None else row.get(spec.column or bad.part)
+        named = isinstance(value, str | Path) and Path(value).name != str(value) and len(str(value)) <= SHOWN_PATH
+        given = f' (given as "{value}")' if named else ""
+        return DataError(f"predict, row {row_id}, {bad.part}", f"{bad.cause}{given}.", MEND)
 
 
 def save(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -84,8 +85,19 @@ def test_predict_of_an_embedder_takes_one_part_alone(embedding: Made) -> None:
 
 
 def test_predict_names_the_part_that_is_missing(tuned: Made) -> None:
-    with pytest.raises(DataError, match=r'predict, row 0: "caption" is missing\. Did you mean "captoin"\?'):
+    with pytest.raises(DataError, match=r'predict, row 0: "caption" is missing\. Did you mean it by "captoin"\?'):
         tuned.artifact.predict({"image": tuned.samples[0].parts["image"].value.path, "captoin": "a picture"})
+
+
+@pytest.mark.parametrize("data", ["a.png", Path("a.png"), ["a.png"], Image.new("RGB", (4, 4))])
+def test_predict_says_what_to_give_in_place_of_no_mapping(data: Any, tuned: Made) -> None:
+    with pytest.raises(DataError, match=r'no mapping of parts\. Give \{"image": \.\.\., "caption": \.\.\.\}, or a list of such'):
+        tuned.artifact.predict(data)
+
+
+def test_predict_names_a_missing_file_as_it_was_given(tuned: Made) -> None:
+    with pytest.raises(DataError, match=r'row 0, image: there is no file gone\.png \(given as "pictures/gone\.png"\)\.'):
+        tuned.artifact.predict({"image": "pictures/gone.png", "caption": "x"})
 
 
 def test_predict_names_the_part_that_cannot_be_read(tuned: Made) -> None:
