@@ -112,7 +112,14 @@ def find(kind: str, name: str, options: Mapping[str, object] | None = None, *, w
         module = load(kind, name)
     except PluginError as error:
         raise PluginError(place, error.found, error.remedy) from None
-    return Plugin(kind, name, module, parse(module.Options, options or {}, where=place))
+    try:
+        return Plugin(kind, name, module, parse(module.Options, options or {}, where=place))
+    except PluginError as error:
+        takers = _takers(kind, error.where.removeprefix(f"{place}.")) if kind != "verb" and "is not known" in error.found else []
+        remedy = (
+            f"The {kind} here is {name}; {one_of(takers)} takes it: name it too ({place}.name={takers[0]})." if takers else error.remedy
+        )
+        raise PluginError(error.where, error.found, remedy) from None
 
 
 def parse(model: type[Any], values: Mapping[str, object], *, where: str) -> Any:
@@ -154,6 +161,17 @@ def _types_in(annotation: Any) -> Iterator[Any]:
     yield annotation
     for inner in getattr(annotation, "__args__", ()):
         yield from _types_in(inner)
+
+
+def _takers(kind: str, option: str) -> list[str]:
+    """The plug-ins of ours that have an option of that name; imports none of them."""
+    found = []
+    for name, path in _files(kind).items():
+        classes = [node for node in ast.parse(path.read_text("utf-8")).body if isinstance(node, ast.ClassDef) and node.name == "Options"]
+        fields = [line.target for one in classes for line in one.body if isinstance(line, ast.AnnAssign)]
+        if any(isinstance(field, ast.Name) and field.id == option for field in fields):
+            found.append(name)
+    return found
 
 
 def register(kind: str, name: str, module: Any) -> None:

@@ -121,6 +121,13 @@ class DataSpec(Strict):
     max_loss: float = Field(default=0.01, ge=0, le=1, description="share of rows that may be quarantined before the run stops")
     limit: int = Field(default=0, ge=0, description="use only the first rows of the train split by hash order; 0: all")
 
+    @field_validator("parts", mode="before")
+    @classmethod
+    def _is_a_mapping(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            raise ValueError("give each part its modality, such as {image: image, label: category}")
+        return value
+
     @field_validator("parts")
     @classmethod
     def _are_names(cls, value: dict[str, PartSpec]) -> dict[str, PartSpec]:

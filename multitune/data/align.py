@@ -126,7 +126,8 @@ def _decide(
         policy = _policy(spec, name)
         missing = np.flatnonzero(~there)
         if policy == "refuse" and len(missing):
-            hint = f"{len(missing)} rows lack it. Mend them, or state data.parts.{name}.missing: drop or mask."
+            lack, them = ("rows lack", "them") if len(missing) > 1 else ("row lacks", "it")
+            hint = f"{len(missing)} {lack} it. Mend {them}, or state data.parts.{name}.missing: drop or mask."
             raise DataError(_place(mixed, int(missing[0]), name), "is missing.", hint)
         for index in missing.tolist():
             if policy == "drop" and keep[index]:
@@ -160,5 +161,4 @@ def _record(mixed: Mixed, index: int, ledger: Ledger, fate: Any, part: str, caus
 
 
 def _place(mixed: Mixed, index: int, part: str) -> str:
-    entry, local = mixed.entry(index)
-    return f"{entry.name}, row {local + 1} ({mixed.id(index)}), {part}"
+    return f"{mixed.place(index)}, {part}"

@@ -30,9 +30,9 @@ class Manifest:
     A row's id is its cell in `id_column`; without that column it is `<file stem>:<row number from 1>`.
     """
 
-    def __init__(self, *, name: str, kept: Path, root: Path, fingerprint: str, stem: str, id_column: str) -> None:
-        self.name, self.root, self.fingerprint = name, root, fingerprint
-        self._kept, self._stem, self._id_column = kept, stem, id_column
+    def __init__(self, *, name: str, kept: Path, root: Path, fingerprint: str, path: Path, id_column: str) -> None:
+        self.name, self.root, self.fingerprint, self.path = name, root, fingerprint, path
+        self._kept, self._stem, self._id_column = kept, path.stem, id_column
         self._batches: list[pa.RecordBatch] = []
         self._columns: list[list[pa.Array]] = []  # of each batch: asking a batch for them costs more than reading a row
         self._starts: list[int] = []
@@ -69,6 +69,12 @@ class Manifest:
             return f"{self._stem}:{index + 1}"
         number, offset = self._place(index)
         return str(self._columns[number][self.columns.index(self._id_column)][offset].as_py())
+
+    def place(self, index: int) -> str:
+        """Where a person finds the row: file and line, and its id where it has one of its own."""
+        line = reading.line_of(self.path, reading.FORMATS[self.path.suffix.lower()], index)
+        where = f"line {line}" if line is not None else f"row {index + 1}"
+        return f"{self.path.name}, {where}" + ("" if self._numbered else f" ({self.id(index)})")
 
     def row(self, index: int) -> Mapping[str, Any]:
         """Column -> text or bytes; absent cells are left out."""
@@ -119,7 +125,7 @@ def open_table(path: Path | str, *, name: str, root: Path | None = None, id_colu
         kept=folder / KEPT,
         root=(root if root is not None else path.parent).resolve(),
         fingerprint=key(parts),
-        stem=path.stem,
+        path=path,
         id_column=id_column,
     )
     _check_ids(manifest, id_column, where=str(path))

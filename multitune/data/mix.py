@@ -15,6 +15,7 @@ from multitune.core.errors import DataError, did_you_mean
 from multitune.core.protocols import Rows, Split
 from multitune.core.recipe import Component, DataSpec, JoinSpec
 from multitune.data.manifest import Manifest, check_unique
+from multitune.data.reading.delimited import looks_separated
 from multitune.data.sample import is_absent
 
 
@@ -67,6 +68,13 @@ class Mixed:
         own = entry.rows.id(local)
         return f"{entry.name}/{own}" if self._prefixed else own
 
+    def place(self, index: int) -> str:
+        """Where a person finds the row, for messages: its file and line, else its source, number and id."""
+        entry, local = self.entry(index)
+        if isinstance(entry.rows, Manifest):
+            return entry.rows.place(local)
+        return f"{entry.name}, row {local + 1} ({self.id(index)})"
+
     def row(self, index: int) -> Mapping[str, Any]:
         """Column -> cell, joined columns among them; absent cells are left out."""
         entry, local = self.entry(index)
@@ -111,7 +119,8 @@ class Mixed:
         """
         if name not in self.columns:
             found = f'no source has a column "{name}"; there are {", ".join(self.columns)}.'
-            raise DataError("data", found, did_you_mean(name, self.columns))
+            separated = [told for entry in self.entries if (told := looks_separated(entry.rows.columns))]
+            raise DataError("data", found, separated[0] if separated else did_you_mean(name, self.columns))
 
     def ids(self) -> list[str]:
         """All ids in order."""

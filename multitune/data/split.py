@@ -156,9 +156,8 @@ def _by_column(mixed: Mixed, spec: DataSpec, rows: np.ndarray) -> np.ndarray:
     chosen = np.empty(len(rows), dtype=np.int64)
     for place, index in enumerate(rows.tolist()):
         if cells[index] not in SPLITS:
-            entry, local = mixed.entry(index)
             found = "nothing" if is_absent(cells[index]) else f'"{cells[index]}"'
-            raise DataError(f"{entry.name}, row {local + 1}, {spec.split.column}", f"found {found}.", "A split is train, valid or test.")
+            raise DataError(f"{mixed.place(index)}, {spec.split.column}", f"found {found}.", "A split is train, valid or test.")
         chosen[place] = SPLITS.index(cells[index])
     return chosen
 
@@ -196,9 +195,9 @@ def _check_classes(answer: str, values: Mapping[Split, Sequence[str | None]]) ->
         alone = Counter(value for value in values[name] if value is not None and value not in train)
         if alone:
             label = min(alone)
-            raise DataError(
-                f"data.answers.{answer}", f'the class "{label}" is in {name} ({alone[label]} rows) but not in train.', "Split otherwise."
-            )
+            found = f'the class "{label}" is in {name} ({alone[label]} row{"s" if alone[label] > 1 else ""}) but not in train.'
+            remedy = "Give the class more rows, try another data.split.seed, or say each row's split in a column (data.split.column)."
+            raise DataError(f"data.answers.{answer}", found, remedy)
     if len(train) < 2:
         found = f'the only class in train is "{next(iter(train))}".' if train else "train has no class."
         raise DataError(f"data.answers.{answer}", found, "A category has two classes or more.")

@@ -53,3 +53,10 @@ def test_the_same_plugin_file_twice_is_one_plugin(tmp_path: Path) -> None:
     path.write_text('"""Twice."""\nfrom multitune.core import catalog\nKIND = "task"\nOptions = catalog.Options\ndef build(options): ...\n')
     assert catalog.register_file(path) == catalog.register_file(tmp_path / "." / "twice_task.py")
     assert catalog.plugin_files().count(path.resolve()) == 1
+
+
+def test_an_option_of_another_plugin_of_the_kind_is_told_with_its_name() -> None:
+    with pytest.raises(
+        PluginError, match=r"strategy\.rank: .*The strategy here is full; lora takes it: name it too \(strategy\.name=lora\)"
+    ):
+        catalog.find("strategy", "full", {"rank": 4}, where="strategy")

@@ -72,6 +72,7 @@ def test_the_same_request_has_the_same_hash_in_whatever_order_it_is_written() ->
         (["train.betas=[1.5, 2]"], "train.betas.0", "less than 1"),
         (["train.steps=10", "train.epochs=3"], "train", "epochs 3 and steps 10 are both stated"),
         (["train.schedule=constant", "train.decay=50%"], "train", "has no decay"),
+        (["data.parts=[image]"], "data.parts", "such as {image: image, label: category}"),
         (["train.micro_batch=64"], "train", "more than the batch_size of 32"),
     ],
 )

@@ -51,7 +51,7 @@ def test_a_column_names_the_split() -> None:
 
 def test_a_split_column_with_another_word_names_the_row() -> None:
     rows = texts(30, part=lambda n: "train" if n != 4 else "dev")
-    with pytest.raises(DataError, match=r'row 5, part: found "dev"'):
+    with pytest.raises(DataError, match=r'row 5 \(r4\), part: found "dev"'):
         outlined(of_texts(rows, split={"column": "part"}))
 
 
@@ -103,7 +103,7 @@ def test_limit_takes_the_first_rows_of_train_by_hash_order() -> None:
 def test_missing_parts_are_refused_naming_the_first_row() -> None:
     rows = texts(9)
     rows[4]["caption"] = None
-    with pytest.raises(DataError, match=r"row 5 \(r4\), caption: is missing"):
+    with pytest.raises(DataError, match=r"row 5 \(r4\), caption: is missing\. 1 row lacks it\. Mend it,"):
         outlined(of_texts(rows))
 
 

@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from multitune.core.errors import DataError
+from multitune.core.recipe import DataSpec
 from multitune.core.store import cache_root
-from multitune.data import reading
+from multitune.data import mix, reading
 from multitune.data.manifest import Manifest, open_table
 from multitune.data.reading import parquet
 from multitune.data.sample import is_absent
@@ -140,6 +141,7 @@ def test_a_settled_table_is_not_hashed_again(tmp_path: Path) -> None:
         ("a.csv", "id,n\n", "no rows"),
         ("a.jsonl", "\n\n", "no rows"),
         ("a.csv", "id,n\n1,2,3\n", "line 2: has 3 cells, the header 2"),
+        ("a.csv", "id;n\n1;2,5\n", 'The header looks separated by ";"'),
         ("a.csv", 'id,n\n1,"2\n3,4\n', "does not parse"),
         ("a.csv", 'id,n\n1,"2"x\n', "line 2: does not parse"),
         ("a.csv", "id,n\n1,2\n1,3\n", 'the id "1" is in row 1 and in row 2'),
@@ -208,3 +210,31 @@ def test_the_fingerprint_of_rows_in_memory_sees_shape_and_content() -> None:
 def test_what_holds_no_rows_is_refused(data: object) -> None:
     with pytest.raises(DataError):
         MemoryRows.of(data)
+
+
+@pytest.mark.parametrize(
+    ("name", "header", "mark"), [("a.csv", "image;label", '";"'), ("a.csv", "image\tlabel", "tabs"), ("a.tsv", "image,label", "commas")]
+)
+def test_a_header_that_another_separator_would_part_is_told(tmp_path: Path, name: str, header: str, mark: str) -> None:
+    (tmp_path / name).write_text(f"{header}\nx\n")
+    spec = DataSpec.model_validate({"source": {"name": "table", "path": tmp_path / name}, "parts": {"image": "image"}})
+    with pytest.raises(DataError, match="save the table with commas") as told:
+        mix.read(spec).require("image")
+    assert f"looks separated by {mark}" in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "place"),
+    [
+        ("a.csv", 'n,m\n1,2\n\n"3\n",4\n5,6\n', "a.csv, line 6"),
+        ("a.csv", "id,m\nx,2\ny,4\nz,6\n", "a.csv, line 4 (z)"),
+        ("a.jsonl", '{"n": 1}\n\n{"n": 2}\n{"n": 3}\n', "a.jsonl, line 4"),
+    ],
+)
+def test_the_place_of_a_row_is_its_line(tmp_path: Path, name: str, content: str, place: str) -> None:
+    assert opened(tmp_path / name, content).place(2) == place
+
+
+def test_the_place_of_a_row_of_parquet_is_its_number(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"n": ["1", "2"]}), tmp_path / "a.parquet")
+    assert open_table(tmp_path / "a.parquet", name="t").place(1) == "a.parquet, row 2"

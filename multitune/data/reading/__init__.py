@@ -6,6 +6,7 @@ absent. Bytes stay bytes. Whatever does not parse is an error that names the fil
 
 from __future__ import annotations
 
+import io
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,6 +65,30 @@ def tables(path: Path, form: str) -> Iterator[pa.Table]:
             yield table
     if not rows:
         raise DataError(str(path), "holds no rows.", "Check that the file was written to its end.")
+
+
+def line_of(path: Path, form: str, row: int) -> int | None:
+    """The line of a file on which a row (from 0) ends; None for a format without lines, and where that cannot be told any more."""
+    if form == "parquet":
+        return None
+    try:
+        with path.open("rb") as file:
+            stream = _Counted(file.read())
+            found = jsonl.rows(path, stream) if form == "jsonl" else delimited.rows(path, stream, "\t" if form == "tsv" else ",")
+            return next((stream.lines for place, cells in enumerate(found) if place == row and (form == "jsonl" or len(cells) > 1)), None)
+    except (DataError, OSError):
+        return None
+
+
+class _Counted(io.BytesIO):
+    """A file that counts the lines that were read of it."""
+
+    lines = 0
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        """The next line."""
+        self.lines += 1
+        return super().readline(size)
 
 
 def _text(path: Path, form: str) -> Iterator[pa.Table]:

@@ -6,12 +6,22 @@ A line without anything is passed over; in a table of one column it is a row who
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from multitune.core.errors import DataError
 from multitune.data.reading.rows import MAX_LINE, check_columns, lines
+
+SEPARATORS = {";": '";"', "\t": "tabs", "|": '"|"', ",": "commas"}
+
+
+def looks_separated(header: Sequence[str]) -> str:
+    """What would do where a header of one column looks separated by something else than was read; else empty."""
+    marks = [mark for mark in SEPARATORS if len(header) == 1 and mark in header[0]]
+    if not marks:
+        return ""
+    return f"The header looks separated by {SEPARATORS[marks[0]]}: save the table with commas as .csv, or with tabs as .tsv."
 
 
 def rows(path: Path, stream: BinaryIO, delimiter: str) -> Iterator[Mapping[str, str | None]]:
@@ -34,7 +44,8 @@ def rows(path: Path, stream: BinaryIO, delimiter: str) -> Iterator[Mapping[str, 
             yield from ({header[0]: None} for _ in range(empty))
             empty = 0
             if cells and len(cells) != len(header):
-                raise DataError(f"{path}, line {reader.line_num}", f"has {len(cells)} cells, the header {len(header)}.", "Mend the line.")
+                remedy = looks_separated(header) or "Mend the line."
+                raise DataError(f"{path}, line {reader.line_num}", f"has {len(cells)} cells, the header {len(header)}.", remedy)
             if cells:
                 yield {name: cell or None for name, cell in zip(header, cells, strict=True)}
     except csv.Error as error:

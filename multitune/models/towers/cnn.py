@@ -28,7 +28,7 @@ class Options(Size):
     @model_validator(mode="after")
     def _every_stage_has_a_block_and_pixels(self) -> Self:
         if self.depth < self.stages:
-            raise ValueError(f"{self.depth} blocks are too few for {self.stages} stages")
+            raise ValueError(f"{self.depth} blocks are too few for {self.stages} stages: use depth >= {self.stages}, or fewer stages")
         if self.width % 2 ** (self.stages - 1):
             raise ValueError(f"the width {self.width} cannot be halved {self.stages - 1} times")
         if self.image_size < 2**self.stages:
