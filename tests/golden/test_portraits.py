@@ -56,7 +56,7 @@ KINDS: Mapping[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     ),
     "smolvlm": (
         "SmolVLMForConditionalGeneration",
-        {"text_config": SMOL_TEXT, "vision_config": SMOL_VISION, "scale_factor": 4, "tie_word_embeddings": True},
+        {"text_config": SMOL_TEXT, "vision_config": SMOL_VISION, "scale_factor": 4, "tie_word_embeddings": False},
         SMOL_PICTURES,
     ),
 }  # fmt: skip
