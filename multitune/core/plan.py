@@ -12,6 +12,10 @@ from multitune.core.store import canonical
 
 Origin = Literal["recipe", "default", "derived", "machine"]
 Binds = Literal["bits", "speed", "nothing"]
+LEGEND = (
+    "[recipe] as stated, [default] ours, [derived] from other values or the data, [machine] this computer's;",
+    "with `speed` it may change when the run goes on, with `nothing` it is told only, with neither another value gives another result",
+)
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,8 @@ def _lines(plan: Plan, golden: bool) -> Iterator[str]:
         yield ""
         yield "findings"
         yield from (f"  {finding.line()}" for finding in plan.findings)
+    yield ""
+    yield from LEGEND
 
 
 def _shown(value: Value, golden: bool) -> str:

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from multitune.core.errors import DataError, RecipeError, did_you_mean, one_of
@@ -104,9 +105,14 @@ def every_row(recipe: Recipe) -> Examples:
 def state(recipe: Recipe, outline: Outline) -> dict[str, Value]:
     """The values of the plan's section `data`, each with its origin."""
     spec, values = recipe.data, dict[str, Value]()
-    for name, entry in zip(_source_names(outline.mixed), outline.mixed.entries, strict=True):
+    components = [*(entry.source for entry in spec.entries), *spec.split.sources.values()]
+    for name, entry, component in zip(_source_names(outline.mixed), outline.mixed.entries, components, strict=True):
         note = f"weight {entry.weight:g}" if entry.weight != 1 else ""
         values[f"data.{name}"] = Value(f"{_shown(spec, name, entry.name)}, {len(entry.rows):,} rows", "recipe", "nothing", note)
+        options = {option: value for option, value in component.options.items() if isinstance(value, str | int | float | list | Path)}
+        if options:
+            shown = {option: str(value) if isinstance(value, Path) else value for option, value in options.items()}
+            values[f"data.{name}.options"] = Value(shown, "recipe", "nothing")
         values[f"data.{name}.fingerprint"] = Value(entry.rows.fingerprint[:12], "derived")
         for joined in entry.joined:
             values[f"data.{name}.joined.{joined.rows.name}"] = Value(joined.rows.fingerprint[:12], "derived")

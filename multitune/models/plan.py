@@ -63,7 +63,7 @@ def state(recipe: Recipe, needs: Needs) -> ModelOutline:
     silent = _unused(family, recipe)
     values = {
         "model.family": Value(plugin.name, "recipe" if recipe.model.name != "auto" else "derived"),
-        "model.options": Value(_stated(plugin.options), "recipe" if recipe.model.options else "default"),
+        **_options(plugin.options),
         "model.parameters": Value(anatomy.num_parameters, "derived", "nothing"),
         "model.bytes": Value(_bytes(family), "derived", "nothing"),
     }
@@ -97,8 +97,23 @@ def cuts(outline: ModelOutline, recipe: Recipe, moving: Collection[str]) -> dict
     return {f"model.towers.{tower}.cut": Value(cut.name, "derived", "nothing", note) for tower, cut in found.highest().items()}
 
 
-def _stated(options: catalog.Options) -> dict[str, Any]:
-    return options.model_dump(mode="json", exclude_defaults=True)
+def _options(options: catalog.Options) -> dict[str, Value]:
+    """The family's options: those that were stated, as they were, and the defaults that say something."""
+    stated = options.model_dump(mode="json", exclude_unset=True)
+    values = {f"model.{name}": Value(_short(value), "recipe") for name, value in stated.items()}
+    ours = {name: value for name, value in options.model_dump(mode="json").items() if name not in stated}
+    return values | {f"model.{name}": Value(_short(value), "default") for name, value in ours.items() if value not in (None, "", [], {})}
+
+
+def _short(value: Any) -> Any:
+    """A component without options, or a tower of which nothing but its base was stated, as just its name."""
+    if not isinstance(value, Mapping):
+        return value
+    if not set(value) - {"name", "options"} and "name" in value:
+        return {"name": value["name"]} | _short(value["options"]) if value.get("options") else value["name"]
+    if set(value) == {"pretrained"}:
+        return value["pretrained"]
+    return {name: _short(inner) for name, inner in value.items()}
 
 
 def _bytes(family: nn.Module) -> int:
@@ -116,7 +131,8 @@ def _tower(info: TowerInfo, family: Any, silent: list[str]) -> Iterator[tuple[st
     if unused:
         yield f"{here}.unused", Value(_modules(unused), "derived", "nothing", note="no gradient reaches it; it does not move")
     random = randomness(family.towers[info.name])
-    yield f"{here}.random", Value(random, "derived", note="" if random else "nothing in its config is random")
+    note = "" if random else "its config drops and masks nothing"
+    yield f"{here}.random_in_training", Value(random, "derived", note=note)
 
 
 def _origin(source: Any) -> Iterator[tuple[str, Value]]:

@@ -38,9 +38,16 @@ def test_the_plan_says_where_each_tower_comes_from_and_what_it_is(folders: Folde
     assert found["model.towers.image.from"] == "embedded tiny/image"
     assert found["model.towers.image.dtype"] == "fp16 -> fp32"
     assert found["model.towers.text.from"] == f"folder {folders['bert']}"
-    assert found["model.towers.text.random"] == {"attention_probs_dropout_prob": 0.1, "hidden_dropout_prob": 0.1}
+    assert found["model.towers.text.random_in_training"] == {"attention_probs_dropout_prob": 0.1, "hidden_dropout_prob": 0.1}
     assert found["model.towers.text.unused"] == ["text.pooler.dense"]
     assert found["model.towers.text.blocks"] == 3
+
+
+def test_the_plan_says_what_the_family_takes_where_the_recipe_leaves_it_open(folders: Folders) -> None:
+    towers = {"image": str(folders["vit"]), "text": str(folders["bert"])}
+    outline = plan.state(recipe({"towers": towers}), NEEDS)
+    told = {name: (outline.values[f"model.{name}"].value, outline.values[f"model.{name}"].origin) for name in ("towers", "fuse", "dropout")}
+    assert told == {"towers": (towers, "recipe"), "fuse": ("concat", "default"), "dropout": (0.0, "default")}
 
 
 def test_the_plan_counts_what_the_model_has(folders: Folders) -> None:
