@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from multitune.core.errors import DataError, RecipeError, did_you_mean, one_of
+from multitune.core.errors import DataError, RecipeError, UserError, did_you_mean, one_of
 from multitune.core.finding import Finding, Severity
 from multitune.core.ledger import Ledger
 from multitune.core.plan import Origin, Value
 from multitune.core.protocols import AnswerNeed, Needs, PartNeed, Split
-from multitune.core.recipe import DataSpec, Recipe
+from multitune.core.recipe import Component, DataSpec, Recipe
 from multitune.data.align import Aligned, align, unaligned
 from multitune.data.decode import modality
 from multitune.data.duplicates import over_splits
@@ -100,6 +100,52 @@ def every_row(recipe: Recipe) -> Examples:
     Raises: as `outline`, but for what concerns splits and single rows.
     """
     return whole(unaligned(read(recipe.data), recipe.data), recipe.data)
+
+
+def findings_of_others(recipe: Recipe, others: Examples, needs: Needs) -> Iterator[Finding]:
+    """What a measure on other data should be read with: rows that the model was trained on, classes that it does not know.
+
+    recipe: the one that the model was trained by. A row is one of train where its source's content and its id are the same; where the
+    recipe's own data are no longer at hand, nothing is said about that.
+    """
+    try:
+        trained_on = _shared_with_train(recipe, others)
+    except UserError:  # an artifact is used without the data that it was made of
+        trained_on = 0
+    if trained_on:
+        found = f"{trained_on} of {len(others)} rows were in the train split: these figures do not tell how it does on new rows."
+        remedy = "Measure on rows that it was not trained on, such as the test split (without data=)."
+        yield Finding("trained-on", Severity.WARNING, "data", found, remedy, {"rows": trained_on})
+    for answer, need in needs.answers.items():
+        counts = Counter(value for value in others.column(answer) if value is not None)
+        new = sorted(set(counts) - set(need.labels)) if need.labels else []
+        if new:
+            number = sum(counts[label] for label in new)
+            found = f'{number} of {len(others)} rows are of {len(new)} classes that the model does not know, such as "{new[0]}".'
+            remedy = "They count as wrong: leave them out, or train with them."
+            yield Finding("class-unknown", Severity.WARNING, f"data.{answer}", found, remedy, {"rows": number, "classes": new[:20]})
+
+
+def _shared_with_train(recipe: Recipe, others: Examples) -> int:
+    """How many of other rows are in the recipe's train split."""
+    rows = others.mixed.entries[0].rows
+    source = recipe.data.source
+    kept = source.options.get("rows") if source is not None and source.name == "rows" else None
+    spec = recipe.data
+    if isinstance(kept, Mapping) and kept.get("memory") == rows.fingerprint:  # a request keeps no rows; these are those
+        spec = spec.model_copy(update={"source": Component(name="rows", options={"rows": rows})})
+    mixed = read(spec)
+    if rows.fingerprint not in {entry.rows.fingerprint for entry in mixed.entries}:
+        return 0
+    train = set(_keys(split(align(mixed, spec, Ledger()), spec)["train"]))
+    return sum(1 for key in _keys(others) if key in train)
+
+
+def _keys(examples: Examples) -> Iterator[tuple[str, str]]:
+    """Each row's source, by its content, and its id in it."""
+    for number in examples.rows.tolist():
+        entry, local = examples.mixed.entry(number)
+        yield entry.rows.fingerprint, entry.rows.id(local)
 
 
 def state(recipe: Recipe, outline: Outline) -> dict[str, Value]:

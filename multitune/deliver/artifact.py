@@ -172,7 +172,7 @@ class Artifact:
 
         Raises: DataError where it is none.
         """
-        rows = list(data) if isinstance(data, Iterable) and not isinstance(data, str | bytes) else [data]
+        rows: list[Any] = list(data) if isinstance(data, Iterable) and not isinstance(data, str | bytes) else [data]
         for number, row in enumerate(rows):
             if not isinstance(row, Mapping):
                 where = "predict" if row is data else f"predict, row {number}"

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -77,6 +78,7 @@ def evaluate(
 
 
 def _measured(artifact: Artifact, recipe: Recipe, data: Any, split: Split, ledger: Ledger, name: str) -> Report:
+    from multitune.data.plan import findings_of_others
     from multitune.measure.evaluator import Evaluator
 
     _, examples = examples_of(recipe, artifact, data, split, ledger)
@@ -84,7 +86,9 @@ def _measured(artifact: Artifact, recipe: Recipe, data: Any, split: Split, ledge
     wanted = recipe.evaluate
     judge = Evaluator(wanted, preset, artifact.needs, recipe.seed, ledger, recipe.data.max_loss)
     predictor = artifact.predictor(generate=wanted.generate)
-    return judge.evaluate(predictor, examples, name=name, baselines=wanted.baselines, ablations=wanted.ablations)
+    report = judge.evaluate(predictor, examples, name=name, baselines=wanted.baselines, ablations=wanted.ablations)
+    told = [] if data is None else findings_of_others(make_recipe(artifact.request), examples, artifact.needs)
+    return replace(report, findings=(*told, *report.findings))
 
 
 def asked_of(artifact: Artifact, overrides: Sequence[str], *, takes: Sequence[str]) -> Recipe:

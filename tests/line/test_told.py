@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import multitune
 from multitune.core.errors import ArtifactError
 from multitune.verbs import predict
-from tests.line.test_other_data import bad_table, predicted, recipe, rows
+from tests.line.test_other_data import bad_table, png, predicted, recipe, rows
 
 pytestmark = pytest.mark.line
 
@@ -67,3 +68,40 @@ def test_predict_is_not_fine_where_no_row_could_be_read(run: Path, tmp_path: Pat
     assert not result.ok
     assert "error: " in result.text
     assert "none of the 1 rows could be read; the first: row x, image: there is no file gone.png." in result.text
+
+
+def found(run: Path, data: Any, code: str) -> list[str]:
+    return [one.message for one in multitune.evaluate(run, data=data).findings if one.code == code]
+
+
+def trained_rows() -> list[dict[str, Any]]:
+    return asked()["data"]["source"]["rows"]
+
+
+def test_rows_of_the_train_split_are_told_when_measured(run: Path) -> None:
+    (told,) = found(run, trained_rows(), "trained-on")
+    assert told.startswith("6 of 12 rows were in the train split")
+
+
+def test_other_rows_of_the_same_ids_are_not_those_of_the_train_split(run: Path) -> None:
+    assert not found(run, [row | {"note": "other"} for row in trained_rows()], "trained-on")
+
+
+def test_rows_of_a_table_are_told_wherever_it_lies(tmp_path: Path) -> None:
+    for number in range(12):
+        (tmp_path / f"{number}.png").write_bytes(png(number))
+    lines = [json.dumps({**row, "image": str(tmp_path / f"{number}.png")}) + "\n" for number, row in enumerate(rows())]
+    for name in ("all.jsonl", "copy.jsonl"):
+        (tmp_path / name).write_text("".join(lines), "utf-8")
+    made = recipe([])
+    made["data"]["source"] = {"name": "table", "path": str(tmp_path / "all.jsonl")}
+    multitune.train(made, run=tmp_path / "run")
+    assert found(tmp_path / "run", tmp_path / "copy.jsonl", "trained-on")
+    (tmp_path / "all.jsonl").unlink()
+    assert not found(tmp_path / "run", tmp_path / "copy.jsonl", "trained-on")
+
+
+def test_a_class_that_the_model_does_not_know_is_told(run: Path) -> None:
+    data = [row | {"label": "new"} if row["id"] in {"r1", "r2"} else row for row in rows()]
+    assert found(run, data, "class-unknown") == ['2 of 12 rows are of 1 classes that the model does not know, such as "new".']
+    assert not found(run, rows(), "class-unknown")
