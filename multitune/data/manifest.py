@@ -91,6 +91,11 @@ class Manifest:
             raise DataError(self.name, f'has no column "{name}"; there are {", ".join(self.columns)}.', did_you_mean(name, self.columns))
         return [_value(cell) for batch in self._batches for cell in batch.column(name).to_pylist()]
 
+    def paths(self, name: str, *, limit: int) -> Iterator[str | None]:
+        """What the first `limit` cells of a column name as a file; None where they hold bytes or nothing. Bytes are not read."""
+        for start, batch in zip(self._starts, self._batches, strict=False):
+            yield from _paths(batch.column(name).slice(0, max(0, limit - start)))
+
     def present(self, name: str) -> np.ndarray:
         """Whether each row has something in a column, bool (rows,); bytes are not read.
 
@@ -157,6 +162,16 @@ def _value(cell: Any) -> Any:
     if isinstance(cell, dict):
         cell = cell["bytes"] if cell["bytes"] is not None else cell["path"]
     return None if cell == "" else cell
+
+
+def _paths(column: pa.Array) -> Iterator[str | None]:
+    if pa.types.is_struct(column.type):
+        inside = column.field("bytes").is_valid().to_pylist()
+        yield from (None if held else path for held, path in zip(inside, column.field("path").to_pylist(), strict=True))
+    elif pa.types.is_large_binary(column.type):
+        yield from (None for _ in range(len(column)))
+    else:
+        yield from (None if is_absent(cell) else cell for cell in column.to_pylist())
 
 
 def _present(column: pa.Array) -> np.ndarray:

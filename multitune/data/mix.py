@@ -112,6 +112,12 @@ class Mixed:
         self.require(name)
         return np.concatenate([_present(entry, name) for entry in self.entries])
 
+    def paths(self, name: str, *, limit: int) -> Iterator[tuple[int, str]]:
+        """The numbers of rows and the files that tables name in a column; of each source the first `limit` rows."""
+        for start, entry in zip(self.starts, self.entries, strict=False):
+            if isinstance(entry.rows, Manifest) and name in entry.rows.columns:
+                yield from ((start + place, path) for place, path in enumerate(entry.rows.paths(name, limit=limit)) if path is not None)
+
     def require(self, name: str) -> None:
         """Refuse a column that no source has.
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from multitune.core.errors import DataError, RecipeError, UserError, did_you_mean, one_of
 from multitune.core.finding import Finding, Severity
-from multitune.core.ledger import Ledger
+from multitune.core.ledger import Ledger, over_budget
 from multitune.core.plan import Origin, Value
 from multitune.core.protocols import AnswerNeed, Needs, PartNeed, Split
 from multitune.core.recipe import Component, DataSpec, Recipe
@@ -20,10 +20,12 @@ from multitune.data.decode import modality
 from multitune.data.duplicates import over_splits
 from multitune.data.mix import Mixed, read
 from multitune.data.order import Order
+from multitune.data.reading.media import absent, misnamed
 from multitune.data.sample import is_absent
 from multitune.data.split import SPLITS, Examples, split, whole
 
 FEW_ROWS = 30
+LOOKED_AT = 10_000  # rows of each source whose files are looked for
 IMBALANCE = 10.0
 SPLIT_COLUMN = "split"
 
@@ -245,8 +247,35 @@ def _findings(
             f"{count} rows ({share:.1%}) are {fate}: it is missing.",
             evidence={"rows": count},
         )
+    yield from _media(aligned)
     yield from _unused(aligned, examples["train"])
     yield from over_splits(examples)
+
+
+def _media(aligned: Aligned) -> Iterator[Finding]:
+    """Files that the first rows name and that are not there, or speak of another signal; an error where more are lost than may be."""
+    spec, mixed, kept = aligned.spec, aligned.mixed, set(aligned.kept.tolist())
+    for name, part in spec.inputs.items():
+        kind, column = modality(part.modality), part.column or name
+        paths = [one for one in mixed.paths(column, limit=LOOKED_AT) if one[0] in kept] if kind.media else []
+        lost = [(index, path, cause) for index, path in paths if (cause := absent(path, mixed.root(index, column)))]
+        if lost:
+            severity = Severity.ERROR if over_budget(len(lost), rows=len(paths), share=spec.max_loss) else Severity.WARNING
+            remedy = f"Relative paths begin at the table's folder, or at the source's root; data.max_loss is {spec.max_loss:g}."
+            yield _told(aligned, name, "media-absent", severity, lost, len(paths), remedy)
+        gone = {index for index, _, _ in lost}
+        odd = [(index, path, cause) for index, path in paths if index not in gone and (cause := misnamed(path, kind))]
+        if odd:
+            yield _told(aligned, name, "media-ending", Severity.WARNING, odd, len(paths), "Check the column, or the part's modality.")
+
+
+def _told(
+    aligned: Aligned, name: str, code: str, severity: Severity, bad: Sequence[tuple[int, str, str]], looked: int, remedy: str
+) -> Finding:
+    index, path, cause = bad[0]
+    where = f"{aligned.mixed.place(index)}: {path[:80]} {cause}"
+    found = f"{len(bad):,} of {looked:,} files are in doubt, first {where}."
+    return Finding(code, severity, f"data.parts.{name}", found, remedy, {"files": len(bad), "looked": looked})
 
 
 def _unused(aligned: Aligned, train: Examples) -> Iterator[Finding]:

@@ -80,7 +80,7 @@ def _medium(value: Any, root: Path | None) -> Any:
     if isinstance(value, Mapping):
         value = _from_mapping(value)
     if isinstance(value, str | Path):
-        return _from_path(str(value), root)
+        return placed(str(value), root)
     if isinstance(value, bytes | bytearray | memoryview):
         data = bytes(value)
         return Media(key=f"bytes:{hashlib.blake2b(data, digest_size=16).hexdigest()}", data=data)
@@ -97,7 +97,11 @@ def _from_mapping(value: Mapping[str, Any]) -> Any:
     raise ValueError("found a mapping without bytes, path or array")
 
 
-def _from_path(text: str, root: Path | None) -> Media:
+def placed(text: str, root: Path | None) -> Media:
+    """The file that a path in a row means, whether or not it is there; relative to `root`, else to the working folder.
+
+    Raises: ValueError for what can be no path, or leaves `root`.
+    """
     if _URL.match(text):
         raise ValueError("is a URL; nothing is fetched: download it and give the file's path")
     if len(text) > MAX_PATH or max(map(len, re.split(r"[\\/]", text))) > MAX_NAME:
