@@ -163,7 +163,7 @@ class Artifact:
             column = self.parts[lacking].column or lacking
             known = {spec.column or part for part, spec in self.parts.items()}
             near = next((str(name) for name in row if name not in known and did_you_mean(str(name), [column])), None)
-            remedy = f"It reads {one_of(known)}." if near is None else f'Did you mean it by "{near}"?'
+            remedy = f"It reads {one_of(known)}." if near is None else f'Did you mean "{column}" where it says "{near}"?'
             raise DataError(f"predict, row {row_id}", f'"{column}" is missing.', remedy)
         return made
 

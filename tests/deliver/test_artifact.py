@@ -85,7 +85,7 @@ def test_predict_of_an_embedder_takes_one_part_alone(embedding: Made) -> None:
 
 
 def test_predict_names_the_part_that_is_missing(tuned: Made) -> None:
-    with pytest.raises(DataError, match=r'predict, row 0: "caption" is missing\. Did you mean it by "captoin"\?'):
+    with pytest.raises(DataError, match=r'predict, row 0: "caption" is missing\. Did you mean "caption" where it says "captoin"\?'):
         tuned.artifact.predict({"image": tuned.samples[0].parts["image"].value.path, "captoin": "a picture"})
 
 
