@@ -77,8 +77,9 @@ def train(
 
 
 def _opened(recipe: Recipe, folder: Path | None, fresh: bool) -> RunDir:
-    asked = {"request": recipe.request(), "request_hash": recipe.request_hash(), "name": recipe.name}
-    return open_run(**asked, folder=folder, fresh=fresh, over_unspent=True)
+    return open_run(
+        request=recipe.request(), request_hash=recipe.request_hash(), name=recipe.name, folder=folder, fresh=fresh, over_unspent=True
+    )
 
 
 def _among_ranks(recipe: Recipe, folder: Path | None, fresh: bool, started: float) -> Result:
