@@ -144,6 +144,8 @@ def explain(problem: Mapping[str, Any], model: type[BaseModel]) -> tuple[str, st
     if problem["type"] == "missing":
         return "is missing.", "Give it."
     text = str(problem["msg"]).removeprefix("Value error, ")
+    if isinstance(problem.get("input"), Mapping) and problem["type"] == "value_error":  # it says which of the fields do not go together
+        return f"{text}.".replace("..", "."), ""
     return f"found {problem.get('input')!r:.80}: {text[:1].lower()}{text[1:]}.".replace("..", "."), ""
 
 

@@ -70,7 +70,7 @@ def test_the_same_request_has_the_same_hash_in_whatever_order_it_is_written() ->
         (["strategy=[{pattern: head, rate: .inf}]"], "strategy.0.rate", "finite"),
         (["strategy={name: full, head_rate: .nan}"], "strategy.head_rate", "finite"),
         (["train.betas=[1.5, 2]"], "train.betas.0", "less than 1"),
-        (["train.steps=10", "train.epochs=3"], "train", "epochs 3 and steps 10 are both stated"),
+        (["train.steps=10", "train.epochs=3"], "train", "train: epochs 3 and steps 10 are both stated"),
         (["train.schedule=constant", "train.decay=50%"], "train", "has no decay"),
         (["data.parts=[image]"], "data.parts", "such as {image: image, label: category}"),
         (["train.micro_batch=64"], "train", "more than the batch_size of 32"),
