@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from multitune.core.catalog import explain
 from multitune.core.errors import RecipeError
-from multitune.core.notation.overrides import override
+from multitune.core.notation.overrides import give_way, override
 from multitune.core.notation.yaml import parse_yaml
 from multitune.core.protocols import Rows
 from multitune.core.store import canonical
@@ -330,6 +330,7 @@ def make_recipe(values: Any, overrides: Sequence[str] = (), *, where: str = "rec
     merged = _copied(values)
     for text in overrides:
         override(merged, text)
+    give_way(merged, overrides)
     _refuse_non_finite(merged)
     try:
         return Recipe.model_validate(merged)

@@ -18,6 +18,7 @@ from multitune.core.errors import writing
 from multitune.core.rundir import write_atomic
 
 FORM = 1
+TOLD = 3  # figures of an evaluation in a line; events.jsonl has them all
 
 
 class Events:
@@ -102,7 +103,9 @@ class Bar:
     def tell(self, figures: Mapping[str, float]) -> None:
         """Where no bar is seen: the line of the step shown last, with the figures of its evaluation."""
         if self._lines:
-            self.say(", ".join([self._latest, *(f"{name} {value:.4g}" for name, value in figures.items())]))
+            shown = [f"{name} {value:.4g}" for name, value in figures.items()]
+            more = [f"and {len(shown) - TOLD} more"] if len(shown) > TOLD else []
+            self.say(", ".join([self._latest, *shown[:TOLD], *more]))
 
     def say(self, text: str) -> None:
         """A line above the bar, or by itself."""

@@ -157,3 +157,17 @@ def test_what_binds_speed_may_change_when_a_run_goes_on_and_nothing_else() -> No
 
     assert len({hashed(), hashed(workers=1), hashed(prefetch=3), hashed(checkpoint_every=7, keep=4), hashed(max_loss=0.2)}) == 1
     assert len({hashed(), hashed(lr=1e-3), hashed(threads=1), hashed(evaluate_every=7)}) == 4
+
+
+def test_an_override_takes_the_place_of_what_excludes_it_in_the_file_and_two_in_the_file_are_refused() -> None:
+    file = small(train={"epochs": 3})
+    assert (make_recipe(file, ["train.steps=10"]).train.steps, make_recipe(file, ["train.steps=10"]).train.given("epochs")) == (10, False)
+    assert make_recipe(small(train={"steps": 5}), ["train.epochs=2"]).train.steps == 0
+    split = small()
+    split["data"] = split["data"] | {"split": {"train": 0.5, "valid": 0.2, "test": 0.3}}
+    assert make_recipe(split, ["data.split.column=part"]).data.split.column == "part"
+    for both in (small(train={"epochs": 3, "steps": 5}),):
+        with pytest.raises(RecipeError, match="leave one out"):
+            make_recipe(both)
+    with pytest.raises(RecipeError, match="leave one out"):
+        make_recipe(file, ["train.steps=10", "train.epochs=2"])

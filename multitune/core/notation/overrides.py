@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from multitune.core.errors import RecipeError
 from multitune.core.notation.yaml import parse_yaml
 
 MAX_DIGITS = 9
+# What is stated on the command line takes the place of what excludes it in the file.
+SHARES = ("data.split.train", "data.split.valid", "data.split.test")
+GIVES_WAY = {
+    "train.steps": ("train.epochs",),
+    "train.epochs": ("train.steps",),
+    "data.split.column": (*SHARES, "data.split.sources"),
+    **dict.fromkeys(SHARES, ("data.split.column",)),
+    "data.source": ("data.mix",),
+    "data.mix": ("data.source",),
+}
 
 
 def override(values: dict[str, Any], text: str) -> None:
@@ -31,6 +42,19 @@ def override(values: dict[str, Any], text: str) -> None:
         _set(here, step, inner, place)
         here = inner
     _set(here, steps[-1], parse_yaml(written, where=f"override {path}") if written else "", path)
+
+
+def give_way(values: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Leave out of `values`, in place, what an override excludes and no override states."""
+    stated = [path for path, _, written in (text.partition("=") for text in overrides) if written not in ("", "null", "0")]
+    for path in stated:
+        for other in GIVES_WAY.get(path, ()):
+            *sections, name = other.split(".")
+            here: Any = values
+            for section in sections:
+                here = here.get(section) if isinstance(here, dict) else None
+            if other not in stated and isinstance(here, dict):
+                here.pop(name, None)
 
 
 def _child(here: Any, step: str, place: str) -> Any:
