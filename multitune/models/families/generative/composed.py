@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -84,7 +84,7 @@ class Composed(nn.Module):
         asked = self._asked(self.encode(batch), batch)
         self._refuse_too_long(asked, more=generation.max_new_tokens)
         inputs = {"inputs_embeds": asked.values, "attention_mask": asked.mask.long()}
-        written = write(self.lm.generate, inputs, batch.ids, generation=generation, stop=self._ends.stop)
+        written = write(cast("Any", self.lm).generate, inputs, batch.ids, generation=generation, stop=self._ends.stop)
         said = [Text(self.preparer.text(row.tokens), row.score) for row in written]
         return [Prediction(id, {self._answer: text}) for id, text in zip(batch.ids, said, strict=True)]
 

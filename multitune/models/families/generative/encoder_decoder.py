@@ -125,7 +125,7 @@ class EncoderDecoder(nn.Module):
             run = cast("Any", self.towers[DECODER]).generate
             return write(run, {**heard, "input_ids": given}, ids, generation=generation, stop=stop)
         # The mixin's own: a model that overrides it would put its own tokens before the answer, in place of those that are given.
-        run = partial(GenerationMixin.generate, cast("Any", self.model))
+        run = partial(cast("Any", GenerationMixin).generate, self.model)
         return write(run, {**heard, "decoder_input_ids": given}, ids, generation=generation, stop=stop)
 
 
