@@ -43,7 +43,7 @@ def test_the_same_command_answers_from_a_finished_run(trained: tuple[str, Path, 
 
 def test_a_folder_of_another_request_is_refused_with_the_difference(trained: tuple[str, Path, Result]) -> None:
     shape, folder, _ = trained
-    with pytest.raises(RunError, match=r"seed: None -> 5"):
+    with pytest.raises(RunError, match=r"seed: not stated -> 5"):
         multitune.train(recipe(shape, seed=5), run=folder)
 
 
