@@ -1,34 +1,23 @@
-"""The one loop: resume, step, say, look, keep; on Accelerate for devices and processes.
-
-One process or several (torchrun), a CPU or a GPU. Of Accelerate it takes the device and the process group; the loader, the
-accumulation count and, on one process, the optimizer never pass through it.
-"""
+"""What a run carries from step to step."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable, Mapping
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from accelerate import PartialState
-
-from multitune.core import catalog
 from multitune.core.errors import StateError, Stopped
 from multitune.core.finding import Finding, Severity
 from multitune.core.ledger import Ledger
 from multitune.core.plan import Plan
 from multitune.core.protocols import Control, Loss
 from multitune.core.rundir import RunDir
-from multitune.data.loader import Loader
 from multitune.tuning import checkpoint, optimizer
-from multitune.tuning.events import Bar, Events
+from multitune.tuning.events import Events
 from multitune.tuning.gradients import Gradients
-from multitune.tuning.plan import control_of
 from multitune.tuning.ranks import Ranks, put
 from multitune.tuning.schedule import Schedule
 from multitune.tuning.scope import Scope
@@ -36,15 +25,6 @@ from multitune.tuning.signals import Asked, Interrupted
 from multitune.tuning.step import Report, Step
 
 Watch = Callable[[Any], Mapping[str, float]]
-
-
-class Options(catalog.Options):
-    """No options; the plan has them all."""
-
-
-def build(options: Options) -> Accelerate:
-    """The engine."""
-    return Accelerate()
 
 
 @dataclass(frozen=True)
@@ -74,50 +54,6 @@ class Outcome:
         text = f"trained {self.step} steps in {self.seconds:.1f} s ({self.steps_per_second:.2f} steps/s), weights of step {self.best_step}"
         text += f"; stopped early: {self.stopped_by}" if self.stopped_by else ""
         return f"{text}; went on from step {self.resumed}" if self.resumed else text
-
-
-class Accelerate:
-    """Fits a family to what a loader gives, as a plan says."""
-
-    def fit(
-        self,
-        *,
-        loader: Loader,
-        family: Any,
-        scope: Scope,
-        loss: Loss,
-        plan: Plan,
-        run: RunDir,
-        watch: Watch,
-        ledger: Ledger | None = None,
-        control: Control | None = None,
-    ) -> Outcome:
-        """Train from the run's last checkpoint, or from the start, to the plan's last step or an early stop.
-
-        watch: measures the family as it is, on the validation split; called on the main process only. ledger: sealed with each
-        checkpoint. control: by default that of `train.early_stop`, if the plan has one.
-        Raises: NonFiniteError before the weights are touched; StateError if there are checkpoints and none verifies; Fault if
-        one cannot be written; Stopped on Ctrl-C or SIGTERM, after a checkpoint.
-        """
-        ranks = processes(plan["train.device"])
-        torch.set_num_threads(plan["train.threads"])
-        family.to(ranks.device)
-        loop = Loop(family, scope, loss, plan, run, ranks, watch, ledger or Ledger(), control or control_of(plan))
-        total = scope.total
-        with closing(loop), Asked() as asked, Bar(total=total, done=loop.done, main=ranks.main) as bar:
-            if loop.done:
-                bar.say(f"went on from {loop.place()}")
-            loop.look(asked)
-            batches = loader.steps(loop.done, total) if loop.done < total and not loop.stopped_by else iter(())
-            for batch in batches:
-                report = loop.step(batch)
-                bar.show(step=loop.done, rate=loop.rate, loss=report.loss)
-                loop.heed(asked)
-                if loop.look(asked):
-                    bar.tell(loop.figures)
-                if loop.stopped_by:
-                    break
-            return loop.finish()
 
 
 @dataclass
@@ -320,13 +256,3 @@ class Loop:
             raise StateError(f"{self.folder}: the checkpoint of step {state.step} holds other tensors than move now")
         for name, home in homes.items():
             put(state.tensors[name], into=home)
-
-
-def processes(device: str = "cpu") -> Ranks:
-    """This process among those that the launcher started; device: `cpu`, `cuda` or `mps`, for one process as it says."""
-    state = PartialState(cpu=device == "cpu")
-    mine = torch.device(str(state.device) if state.num_processes > 1 else device)
-    if mine.type == "cuda":
-        torch.backends.cudnn.deterministic = True
-        torch.backends.cudnn.benchmark = False
-    return Ranks(state.process_index, state.num_processes, mine)

@@ -1,0 +1,146 @@
+"""What the tuning room states: what moves and how fast, batch arithmetic, steps, rates, bytes, and what is doubtful about them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from multitune.core import catalog
+from multitune.core.finding import Finding
+from multitune.core.plan import Plan, Value, stated
+from multitune.core.protocols import Control, Loss, Needs, TaskPreset
+from multitune.core.recipe import Recipe, TuningRow, steps_of
+from multitune.models.anatomy import Anatomy
+from multitune.tuning.plan.batches import Batches, batch_arithmetic, compute_threads, device_of, loader_workers
+from multitune.tuning.plan.doubts import doubts, refuse
+from multitune.tuning.plan.table import Moves, moves_of, moves_table, moving_names, planned_table, tuning_table
+
+MAX_EVALUATIONS = 10
+BYTES_PER_MOMENTS = 8
+BYTES_PER_NUMBER = 4
+_STATED = ("lr", "optimizer", "betas", "eps", "weight_decay", "schedule", "clip_norm", "precision", "batch_norm", "balance")
+_OVER = {"rows": "each row alone; exact over micro-batches and ranks", "pairs": "all rows of a step together, by gradient caching"}
+
+
+@dataclass(frozen=True)
+class TuningOutline:
+    """What a plan knows of the tuning."""
+
+    values: Mapping[str, Value]
+    tables: Mapping[str, tuple[tuple[str, ...], ...]]
+    findings: tuple[Finding, ...]
+
+
+def state(
+    recipe: Recipe,
+    *,
+    rows: int,
+    needs: Needs,
+    anatomy: Anatomy,
+    preset: TaskPreset,
+    unused: Collection[str] = (),
+    random: Collection[str] = (),
+) -> TuningOutline:
+    """What tuning will do.
+
+    rows: drawn in an epoch. unused: public names that no gradient reaches. random: towers whose config makes training random.
+    Raises: RecipeError, ModelError for what does not hang together.
+    """
+    batches = batch_arithmetic(recipe, rows)
+    table = tuning_table(recipe, anatomy)
+    plugin = _loss_plugin(recipe, preset)
+    loss: Loss = plugin.build(needs)
+    moves = moves_of(table, anatomy, batches.steps, unused)
+    refuse(recipe, batches, moves, loss)
+    values = _strategy(recipe, table) | _loss(recipe, plugin, loss) | _train(recipe, batches, moves)
+    findings = tuple(doubts(batches, table, moves, loss, random))
+    return TuningOutline(values, {"moves": moves_table(recipe, moves, batches.steps)}, findings)
+
+
+def _strategy(recipe: Recipe, table: list[TuningRow]) -> dict[str, Value]:
+    origin = "recipe" if recipe.given("strategy") else "default"
+    values: dict[str, Value] = {}
+    if not isinstance(recipe.strategy, tuple):
+        values["strategy.name"] = Value("full" if recipe.strategy.name == "auto" else recipe.strategy.name, origin)
+    rows_from = "recipe" if isinstance(recipe.strategy, tuple) else "derived"
+    rows = {f"strategy.rows.{place}": row.model_dump(mode="json", exclude_defaults=True) for place, row in enumerate(table)}
+    return values | {name: Value(row, rows_from) for name, row in rows.items()}
+
+
+def _loss(recipe: Recipe, plugin: catalog.Plugin, loss: Loss) -> dict[str, Value]:
+    values = {"loss.name": Value(plugin.name, "recipe" if recipe.loss.name != "auto" else "derived")}
+    for name, value in plugin.options.model_dump(mode="json").items():
+        values[f"loss.{name}"] = Value(value, "recipe" if name in plugin.options.model_fields_set else "default")
+    values["loss.terms"] = Value(list(loss.terms), "derived")
+    values["loss.over"] = Value(loss.over, "derived", "nothing", note=_OVER[loss.over])
+    return values
+
+
+def _train(recipe: Recipe, batches: Batches, moves: list[Moves]) -> dict[str, Value]:
+    train, moving = recipe.train, sum(move.moving for move in moves)
+    given = train.given
+    warmup, decay = (steps_of(value, total=batches.steps) for value in (train.warmup, train.decay))
+    every = train.evaluate_every or _evaluate_every(batches)
+    stop = train.early_stop.model_dump(mode="json") if train.early_stop else {}
+    return {
+        "train.rows": Value(batches.rows, "derived", note="drawn in an epoch"),
+        "train.batch_size": Value(batches.batch, "recipe" if given("batch_size") else "default"),
+        "train.micro_batch": Value(batches.micro, "recipe" if train.micro_batch else "derived"),
+        "train.micro_batches": Value(batches.micro_batches, "derived", note="of a step, over all ranks"),
+        "train.ranks": Value(batches.ranks, "machine"),
+        "train.steps_per_epoch": Value(batches.steps_per_epoch, "derived"),
+        "train.steps": Value(
+            batches.steps, "recipe" if train.steps else "derived", note=f"{batches.steps / batches.steps_per_epoch:.4g} epochs"
+        ),
+        **stated("train", train, _STATED),
+        "train.warmup_steps": Value(warmup, "derived" if isinstance(train.warmup, str) else "recipe", note=str(train.warmup)),
+        "train.decay_steps": Value(decay, "derived" if isinstance(train.decay, str) else "recipe", note=str(train.decay)),
+        "train.evaluate_every": Value(every, "recipe" if train.evaluate_every else "derived"),
+        "train.checkpoint_every": Value(train.checkpoint_every or every, "recipe" if train.checkpoint_every else "derived", "speed"),
+        "train.early_stop": Value(stop, "recipe" if given("early_stop") else "default"),
+        "train.engine": Value(train.engine.name, "recipe" if given("engine") else "default"),
+        "train.device": Value(device_of(recipe), "machine" if train.device == "auto" else "recipe"),
+        "train.threads": Value(compute_threads(train.threads), "recipe" if train.threads else "machine"),
+        "train.workers": Value(loader_workers(recipe), "machine" if train.workers < 0 else "recipe", "speed"),
+        **stated("train", train, ("keep", "prefetch"), binds="speed"),
+        "moves.parameters": Value(moving, "derived", "nothing", note=f"of {sum(move.total for move in moves):,}, and what is inserted"),
+        "moves.optimizer_bytes": Value(moving * BYTES_PER_MOMENTS, "derived", "nothing", note="two moments in fp32"),
+        "moves.checkpoint_bytes": Value(moving * (BYTES_PER_MOMENTS + BYTES_PER_NUMBER), "derived", "nothing", note="each"),
+    }
+
+
+def _evaluate_every(batches: Batches) -> int:
+    epochs = batches.steps / batches.steps_per_epoch
+    return min(batches.steps, batches.steps_per_epoch * max(1, math.ceil(epochs / MAX_EVALUATIONS)))
+
+
+def loss_of(recipe: Recipe, preset: TaskPreset, needs: Needs) -> Loss:
+    """The loss of a recipe, for what the data ask."""
+    return _loss_plugin(recipe, preset).build(needs)
+
+
+def control_of(plan: Plan) -> Control | None:
+    """The control that a plan names: early stopping, if it has it."""
+    options = plan["train.early_stop"]
+    return catalog.find("control", "early_stop", options, where="train.early_stop").build() if options else None
+
+
+def _loss_plugin(recipe: Recipe, preset: TaskPreset) -> catalog.Plugin:
+    name = preset.loss if recipe.loss.name == "auto" else recipe.loss.name
+    return catalog.find("loss", name, recipe.loss.options, where="loss")
+
+
+__all__ = [
+    "Batches",
+    "Moves",
+    "TuningOutline",
+    "compute_threads",
+    "control_of",
+    "device_of",
+    "loss_of",
+    "moving_names",
+    "planned_table",
+    "state",
+    "tuning_table",
+]

@@ -1,0 +1,76 @@
+"""Everything between a plan and its first step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from multitune.core.ledger import Ledger
+from multitune.verbs.plan import Planned
+
+if TYPE_CHECKING:
+    from multitune.core.protocols import Batch, Family, Loss
+    from multitune.data.loader import Loader
+    from multitune.models.anatomy import Anatomy
+    from multitune.models.replay import Settled
+    from multitune.tuning.ranks import Ranks
+    from multitune.tuning.scope import Scope
+
+
+@dataclass(frozen=True)
+class Line:
+    """Everything between a plan and its first step: the model, what may move in it, the loss, the rows."""
+
+    planned: Planned
+    family: Family
+    anatomy: Anatomy
+    scope: Scope
+    loss: Loss
+    loader: Loader
+
+    @classmethod
+    def start(cls, planned: Planned, *, ledger: Ledger, ranks: Ranks) -> Line:
+        """Load the weights, decide what may move, and open the loader."""
+        from multitune.data.loader import Loader
+        from multitune.models import anatomy as anatomies
+        from multitune.models.load import Weights
+        from multitune.models.plan import build_family
+        from multitune.tuning import scope as scopes
+        from multitune.tuning.plan import loss_of, planned_table
+
+        recipe, plan = planned.recipe, planned.plan
+        family = build_family(recipe, planned.data.needs, Weights("pretrained", seed=recipe.seed))
+        anatomy = anatomies.find(family)
+        scope = scopes.apply(
+            planned_table(plan),
+            anatomy,
+            family,
+            total_steps=plan["train.steps"],
+            seed=recipe.seed,
+            batch_norm=plan["train.batch_norm"],
+            unused=planned.model.unused,
+        )
+        loader = Loader.of(
+            planned.data.examples["train"],
+            family.preparer,
+            recipe=recipe,
+            plan=plan,
+            ledger=ledger,
+            world=ranks.world,
+            rank=ranks.rank,
+            gather=ranks.gather_texts,
+        )
+        return cls(planned, family, anatomy, scope, loss_of(recipe, planned.preset, planned.data.needs), loader)
+
+    def cuts(self) -> Settled:
+        """The cuts of what never moves in this run, proven on made-up rows."""
+        from multitune.models.replay import settle
+
+        moving = {entry.name for entry in self.scope.entries}
+        return settle(self.family, moving, batch_norm=self.planned.plan["train.batch_norm"])
+
+    def reached(self, batch: Batch) -> tuple[set[str], float]:
+        """The public names of the tensors that one forward and backward of `batch` gives a gradient, and the loss."""
+        from multitune.tuning.step import reached
+
+        return reached(self.family, self.loss, self.scope, batch)

@@ -1,0 +1,174 @@
+"""From a plan to an artifact with its figures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from multitune.core import catalog
+from multitune.core.finding import Finding, Severity
+from multitune.core.ledger import Ledger, shown
+from multitune.core.recipe import Recipe
+from multitune.core.result import Result
+from multitune.core.rundir import RunDir
+from multitune.verbs.plan import Planned, make_plan
+from multitune.verbs.train.keeping import obey, on_this_machine
+from multitune.verbs.train.line import Line
+
+if TYPE_CHECKING:
+    from multitune.measure.evaluator import Evaluator
+    from multitune.measure.report import Report
+    from multitune.models.predictor import Predictor
+    from multitune.tuning.ranks import Ranks
+
+
+GOLDEN = 4
+REHEARSED = 16
+
+
+def run_line(recipe: Recipe, run: RunDir, started: float, *, told: tuple[Finding, ...] = ()) -> Result:
+    """Train in a folder that is locked, from its last checkpoint or anew. told: findings on what the folder held before."""
+    from multitune.tuning.engines.accelerate import processes
+    from multitune.tuning.plan import device_of
+
+    ranks = processes(device_of(recipe))
+    ledger = _ledger(run, ranks)
+    with ledger.guarded():
+        return _trained(recipe, run, ranks, ledger, started, told)
+
+
+def _trained(recipe: Recipe, run: RunDir, ranks: Ranks, ledger: Ledger, started: float, told: tuple[Finding, ...]) -> Result:
+    from multitune.data.loader import shared_memo
+    from multitune.deliver.artifact import save
+    from multitune.models.predictor import Predictor
+
+    planned = on_this_machine(make_plan(recipe, ledger), run)
+    ranks.on_main(lambda: obey(planned, run))
+    line = Line.start(planned, ledger=ledger, ranks=ranks)
+    judge, examples = evaluator(planned, ledger), planned.data.examples
+
+    def predictor() -> Predictor:
+        return Predictor(line.family, generate=recipe.evaluate.generate, memo=shared_memo)
+
+    def before() -> tuple[tuple[Finding, ...], Mapping[str, float]]:
+        proven = _cuts(line, run)
+        if not (run.folder / "checkpoints").exists():
+            _rehearse(planned, judge, predictor())
+        return proven, _untuned(recipe, run, lambda: judge.untuned(predictor(), examples["test"]))
+
+    proven, untuned = ranks.on_main(before) or ((), {})
+    engine = catalog.find("engine", recipe.train.engine.name, recipe.train.engine.options, where="train.engine").build()
+    outcome = engine.fit(
+        loader=line.loader,
+        family=line.family,
+        scope=line.scope,
+        loss=line.loss,
+        plan=planned.plan,
+        run=run,
+        ledger=ledger,
+        watch=lambda _: judge.watch(predictor(), examples["valid"]) if "valid" in examples else {},
+    )
+    line.loader.close()
+    if not ranks.main:
+        return Result(ok=True, figures={"steps": float(outcome.step)})
+    wanted = recipe.evaluate
+    report = judge.evaluate(predictor(), examples["test"], baselines=wanted.baselines, ablations=wanted.ablations).beside(untuned)
+    artifact = save(
+        line.family,
+        folder=run.folder / "artifact",
+        plan=planned.plan,
+        needs=planned.data.needs,
+        scope=line.scope,
+        golden=[examples["test"].sample(index) for index in range(min(GOLDEN, len(examples["test"])))],
+        figures=report.figures,
+    )
+    ledger.seal("end")
+    figures = {**outcome.figures, **report.figures, "steps": float(outcome.step), "seconds": time.perf_counter() - started}
+    figures |= {"parameters_moved": float(line.scope.parameters_moved), **{f"rows_{fate}": float(n) for fate, n in ledger.counts().items()}}
+    findings = (*told, *planned.plan.findings, *proven, *outcome.findings, *report.findings)
+    lost = (quarantined(name, rows.ids, ledger, run.folder / "ledger") for name, rows in examples.items())
+    return _told(run, artifact.folder, figures, findings, report, "\n".join(filter(None, (outcome.summary, *lost))))
+
+
+def quarantined(split: str, ids: Sequence[str], ledger: Ledger, folder: Path) -> str:
+    """One line on the rows of a split that could not be read: how many, the first cause, where all are; empty where all could."""
+    known = set(ids)
+    lost = [record for record in ledger.records() if record.fate == "quarantined" and record.id in known]
+    if not lost:
+        return ""
+    number = len({record.id for record in lost})
+    return f"{number} of {len(ids)} {split} rows quarantined: {shown(lost[:1])}; see {folder}"
+
+
+def _ledger(run: RunDir, ranks: Ranks) -> Ledger:
+    """The run's ledger; on other ranks than the main one a copy in memory: each knows all that was sealed, one writes."""
+    if ranks.main:
+        return Ledger(run.folder / "ledger")
+    copy = Ledger()
+    for record in Ledger(run.folder / "ledger").records():
+        copy.record(**asdict(record))
+    return copy
+
+
+def _told(run: RunDir, artifact: Path, figures: Mapping[str, float], findings: tuple[Finding, ...], report: Report, summary: str) -> Result:
+    """The result, kept in the run so that the same command answers from it."""
+    from multitune.measure.report import table
+
+    result = Result(
+        ok=all(finding.severity != Severity.ERROR for finding in findings),
+        figures=figures,
+        findings=findings,
+        paths={"run": run.folder, "artifact": artifact},
+        text="\n".join([table(report).rstrip(), "", summary, *(finding.line() for finding in findings), f"artifact: {artifact}"]),
+    )
+    run.write_json("findings.json", [finding.to_json() for finding in findings])
+    run.write_json(
+        "result.json", {"ok": result.ok, "figures": dict(figures), "findings": [f.to_json() for f in findings], "text": result.text}
+    )
+    return result
+
+
+def evaluator(planned: Planned, ledger: Ledger) -> Evaluator:
+    """What measures this run, in the loop and at its end."""
+    from multitune.measure.evaluator import Evaluator
+
+    recipe = planned.recipe
+    return Evaluator(recipe.evaluate, planned.preset, planned.data.needs, recipe.seed, ledger, recipe.data.max_loss)
+
+
+def _rehearse(planned: Planned, judge: Evaluator, predictor: Predictor) -> None:
+    """Measure a few rows before anything is spent: is the figure that early stopping waits for among those that come?
+
+    Raises: RecipeError with the figures that there are.
+    """
+    from multitune.tuning.plan import control_of
+
+    control, valid = control_of(planned.plan), planned.data.examples.get("valid")
+    if control is not None:
+        few = replace(judge, ledger=Ledger(), max_loss=1.0)
+        figures = few.watch(predictor, replace(valid, rows=valid.rows[:REHEARSED])) if valid is not None else {}
+        control.decide(control.start(), step=0, figures=figures)
+
+
+def _untuned(recipe: Recipe, run: RunDir, measure: Callable[[], Mapping[str, float]]) -> Mapping[str, float]:
+    """The test figures of the model before it is tuned: measured once, kept in the run."""
+    if not recipe.evaluate.baselines:
+        return {}
+    kept = run.read_json("untuned.json")
+    if kept is None:
+        kept = dict(measure())
+        run.write_json("untuned.json", kept)
+    return kept
+
+
+def _cuts(line: Line, run: RunDir) -> tuple[Finding, ...]:
+    """Prove the run's cuts once, and keep what was found; the findings of those that do not hold."""
+    kept = run.read_json("cuts.json")
+    if kept is None:
+        settled = line.cuts()
+        run.write_json("cuts.json", {"cuts": settled.lines(), "findings": [finding.to_json() for finding in settled.findings]})
+        return settled.findings
+    return tuple(Finding(**(finding | {"severity": Severity(finding["severity"])})) for finding in kept["findings"])
