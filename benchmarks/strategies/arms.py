@@ -1,0 +1,124 @@
+"""What is compared: the settings (data, steps) and the arms (strategy, rate), as recipes.
+
+Every arm of a setting reads the same rows in the same order for the same steps, on one thread. An arm's rate was chosen once among
+three, a factor of about three apart, by the validation split of `chimes-200` under a seed that is none of the five measured
+(`python -m benchmarks.strategies.rates`); `scratch` has its best of three by validation in every run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+SEEDS = (0, 1, 2, 3, 4)
+SEED_FOR_RATES = 10
+SCRATCH_RATES = (3e-4, 1e-3, 3e-3)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Data and length. elsewhere: a source of the other domain, on which the tuned model is measured too."""
+
+    name: str
+    title: str
+    answer: str
+    parts: tuple[str, ...]
+    data: Mapping[str, Any]
+    steps: int
+    elsewhere: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way of tuning. rates: one, or several of which validation takes the best. more: further sections of the recipe."""
+
+    name: str
+    strategy: Any
+    rates: tuple[float, ...]
+    weights: str = "pretrained"
+    more: Mapping[str, Any] = field(default_factory=dict)
+    needs_two_towers: bool = False
+
+
+def _chimes(a_class: int, steps: int) -> Setting:
+    source = {"name": "chimes", "rows": 2000, "seed": 7, "domain": "target", "valid": 0.1, "test": 0.4}
+    return Setting(
+        name=f"chimes-{a_class}",
+        title=f"chimes, domain target, pairing (4 classes), {a_class} rows a class, {steps} steps",
+        answer="pairing",
+        parts=("image", "audio"),
+        data={"source": source, "split": {"column": "split"}, "limit": 4 * a_class},
+        steps=steps,
+        elsewhere={"name": "chimes", "rows": 500, "seed": 8, "domain": "base"},
+    )
+
+
+SETTINGS: Mapping[str, Setting] = {
+    setting.name: setting
+    for setting in (
+        _chimes(20, 60),
+        _chimes(200, 120),
+        Setting(
+            name="digits-10",
+            title="digits (real scans, 10 classes), 10 rows a class, 80 steps",
+            answer="label",
+            parts=("image",),
+            data={"source": "digits", "split": {"train": 0.6, "valid": 0.1, "test": 0.3}, "limit": 100},
+            steps=80,
+        ),
+    )
+}
+
+HEAD = 5.0
+ARMS: Mapping[str, Arm] = {
+    arm.name: arm
+    for arm in (
+        Arm("scratch", "full", SCRATCH_RATES, weights="random"),
+        Arm("frozen", {"name": "partial", "blocks": 0}, (3e-3,)),
+        Arm("full", {"name": "full", "head_rate": HEAD}, (3e-4,)),
+        Arm("partial", {"name": "partial", "blocks": 2, "head_rate": HEAD}, (3e-4,)),
+        Arm("progressive", {"name": "progressive", "head_rate": HEAD}, (3e-4,)),
+        Arm("lp_ft", {"name": "lp_ft", "head_rate": HEAD}, (3e-4,)),
+        Arm("per_modality", {"name": "per_modality", "towers": {"image": 1.0, "audio": 1.0}}, (3e-4,), needs_two_towers=True),
+        Arm("layer_decay", {"name": "full", "head_rate": HEAD, "layer_decay": 0.8}, (6e-4,)),
+        Arm("adapter", {"name": "adapter"}, (2e-3,)),
+        Arm("lora", {"name": "lora", "rank": 8}, (2e-3,)),
+        Arm("dora", {"name": "lora", "rank": 8, "dora": True}, (2e-3,)),
+        Arm("bitfit", {"name": "bitfit"}, (3e-3,)),
+        Arm("norm", {"name": "norm"}, (3e-3,)),
+    )
+}
+QUICK = ("scratch", "frozen", "full", "progressive", "lp_ft", "per_modality", "adapter", "lora")
+
+
+def recipe(setting: Setting, arm: Arm, *, seed: int, rate: float) -> dict[str, Any]:
+    """The recipe of one run; the seed also chooses the training rows and the split of what has no split of its own."""
+    split = {**setting.data["split"], "seed": seed}
+    towers = {part: {"pretrained": f"tiny/{part}", "weights": arm.weights} for part in setting.parts}
+    return {
+        "name": f"{setting.name}-{arm.name}",
+        "task": "classification",
+        "seed": seed,
+        "data": {
+            **setting.data,
+            "split": split,
+            "parts": {part: part for part in setting.parts} | {setting.answer: "category"},
+            "answers": [setting.answer],
+        },
+        "model": {"name": "fusion_encoder", "fuse": "concat", "towers": towers},
+        "strategy": arm.strategy,
+        "train": {
+            "steps": setting.steps,
+            "batch_size": 32,
+            "lr": rate,
+            "warmup": "10%",
+            "evaluate_every": setting.steps,
+            "checkpoint_every": setting.steps,
+            "keep": 1,
+            "threads": 1,
+            **arm.more.get("train", {}),
+        },
+        "evaluate": {"baselines": False, "ablations": False, "intervals": 0},
+        **{name: section for name, section in arm.more.items() if name != "train"},
+    }
