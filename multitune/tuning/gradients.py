@@ -22,6 +22,7 @@ from torch import Tensor
 from multitune.core.protocols import Batch, Loss, Outputs
 from multitune.core.randomness import derive, seed_standard
 from multitune.models.predictor import moved
+from multitune.tuning.events import Probe
 from multitune.tuning.ranks import Ranks
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -31,13 +32,14 @@ _ROW_BITS = 24
 
 @dataclass(frozen=True)
 class Gradients:
-    """Puts the summed gradient of a step into the parameters' `.grad`; scale multiplies it (fp16)."""
+    """Puts the summed gradient of a step into the parameters' `.grad`; scale multiplies it (fp16). probe: looks on."""
 
     family: Any
     loss: Loss
     seed: int
     ranks: Ranks = field(default_factory=Ranks)
     precision: Precision = "fp32"
+    probe: Probe = field(default_factory=Probe)
 
     def work(self, step: int, micro: Micro, *, scale: float = 1.0) -> Rows | Pairs:
         """The step's backward passes, not yet run. micro: this rank's (global index, batch); collective over the ranks."""
@@ -48,7 +50,7 @@ class Gradients:
         """The outputs of one micro-batch under the randomness that belongs to it."""
         seed_everything(derive("step", self.seed, step, index), self.ranks.device)
         with autocast(self.precision, self.ranks.device):
-            return self.family(batch)
+            return self.probe.outputs(self.family, batch)
 
     def share(self, term: str) -> float:
         """What multiplies a term."""

@@ -67,11 +67,13 @@ class Step:
 
         Raises: NonFiniteError, before anything moved, naming the samples; Fault after five fp16 overflows in a row.
         """
-        ranks, parameters = self._gradients.ranks, [moving.parameter for moving in self._scope.moving(step)]
+        ranks, entries, probe = self._gradients.ranks, self._scope.moving(step), self._gradients.probe
+        parameters = [entry.parameter for entry in entries]
         self._optimizer.zero_grad(set_to_none=True)
         work = self._gradients.work(step, micro, scale=self.scale.value)
         terms = self._terms(work.backward(position) for position in work.order())
         ranks.sum_gradients(parameters)
+        probe.gradients(entries, scale=self.scale.value)
         norm = _norm(parameters) / self.scale.value
         loss = sum(self._gradients.share(term) * value for term, value in terms.items())
         if math.isfinite(loss) and not math.isfinite(norm) and self._gradients.precision == "fp16":
@@ -81,7 +83,8 @@ class Step:
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise NonFiniteError(self._accusation(step, work, parameters, loss=loss, norm=norm))
         self._rescale(parameters, norm)
-        self._optimizer.step()
+        with probe.update(entries):
+            self._optimizer.step()
         self.scale.passed()
         return Report(loss, terms, norm, skipped=False)
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 from transformers import BertConfig, BertModel
 
 from multitune.core.plan import Plan, Value
-from multitune.core.protocols import AnswerNeed, Batch, Needs, Outputs, PartNeed
+from multitune.core.protocols import AnswerNeed, Batch, Features, Needs, Outputs, PartNeed
 from multitune.core.randomness import derive
 from multitune.core.recipe import TuningRow
 from multitune.data.loader import StepBatches
@@ -53,8 +53,16 @@ class Small(nn.Module):
 
     def forward(self, batch: Batch) -> Outputs:
         """Outputs of the shape."""
+        return self.join(self.encode(batch), batch)
+
+    def encode(self, batch: Batch) -> Features:
+        """Each tower's tokens."""
+        return Features({part: {"tokens": tower(**batch.inputs[part]).last_hidden_state} for part, tower in self.tower.items()})
+
+    def join(self, features: Features, batch: Batch) -> Outputs:
+        """Outputs of the shape from the towers' tokens."""
         health = torch.tensor([float("nan") if name == self.sick else 1.0 for name in batch.ids])[:, None, None]
-        states = {part: tower(**batch.inputs[part]).last_hidden_state * health for part, tower in self.tower.items()}
+        states = {part: tree["tokens"] * health for part, tree in features.parts.items()}
         if self.shape == "embed":
             vectors = {part: self._joint(state.mean(1)) for part, state in states.items()}
             return Outputs(embeddings={k: functional.normalize(v, dim=-1) for k, v in vectors.items()}, scalars={"scale": self.scale.exp()})

@@ -49,7 +49,7 @@ def test_a_killed_run_leaves_the_events_of_an_uninterrupted_one(tmp_path: Path) 
         stream.write('{"step": 5, "seco')
     fit(small("classify"), tmp_path / "killed", watch=lambda _: {"valid/loss": 1.0})
     one, other = (
-        [(event["step"], event["name"], event["value"]) for event in events.read(tmp_path / name / "events.jsonl")]
+        [(e["step"], e["name"], e["value"]) for e in events.read(tmp_path / name / "events.jsonl") if "/seconds/" not in e["name"]]
         for name in ("whole", "killed")
     )
     assert one == other
@@ -221,7 +221,7 @@ def test_a_tensor_that_starts_later_moves_only_then(tmp_path: Path) -> None:
 
 
 def test_events_say_what_each_step_gave(tmp_path: Path) -> None:
-    fit(small("classify"), tmp_path)
+    fit(small("classify"), tmp_path, statistics_every=0)
     first, *lines = (tmp_path / "events.jsonl").read_text("utf-8").splitlines()
     assert json.loads(first) == {"form": 1}
     assert {json.loads(line)["name"] for line in lines} == {"train/loss", "train/lr", "train/gradient_norm", "train/wait_seconds"}

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from multitune.tuning import events
 from tests.tuning.fitting import fit
 from tests.tuning.small import Shape, Steps, small
 
@@ -67,3 +68,15 @@ def test_two_ranks_train_what_one_trains(two_ranks: Path, tmp_path: Path, shape:
     assert any(not torch.equal(alone[name], untouched[name]) for name in alone)
     for name, tensor in alone.items():
         assert torch.allclose(tensor.float(), together[name].float(), atol=1e-5, rtol=0), name
+
+
+@pytest.mark.line
+@pytest.mark.parametrize("shape", SHAPES)
+def test_two_ranks_tell_of_their_steps_what_one_tells(two_ranks: Path, tmp_path: Path, shape: Shape) -> None:
+    train(tmp_path, shape)
+    one, two = (
+        {(e["step"], e["name"]): e["value"] for e in events.read(folder / "events.jsonl") if "seconds" not in e["name"]}
+        for folder in (tmp_path, two_ranks / f"{shape}-3")
+    )
+    assert any("update_ratio" in name for _, name in one)
+    assert two == pytest.approx(one, rel=1e-3, abs=1e-6)

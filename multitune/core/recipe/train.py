@@ -44,6 +44,7 @@ class TrainSpec(Strict):
     checkpoint_every: int = Field(default=0, ge=0, description="steps; 0: with each evaluation")
     keep: int = Field(default=2, ge=1, description="checkpoints kept, beside the best")
     early_stop: EarlyStop | None = None
+    statistics_every: int = Field(default=20, ge=0, description="steps between two looks at norms, updates, shares, times; 0: never")
     engine: Component = Component(name="accelerate")
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     threads: int = Field(default=0, ge=0, description="compute threads; 0: the machine's cores")

@@ -10,7 +10,7 @@ from multitune.core import catalog
 from multitune.core.finding import Finding
 from multitune.core.plan import Plan, Value, stated
 from multitune.core.protocols import Control, Loss, Needs, TaskPreset
-from multitune.core.recipe import Recipe, TuningRow, steps_of
+from multitune.core.recipe import Recipe, TrainSpec, TuningRow, steps_of
 from multitune.models.anatomy import Anatomy
 from multitune.tuning.plan.batches import Batches, batch_arithmetic, compute_threads, device_of, loader_workers
 from multitune.tuning.plan.doubts import doubts, refuse
@@ -104,6 +104,7 @@ def _train(recipe: Recipe, batches: Batches, moves: list[Moves]) -> dict[str, Va
         "train.threads": Value(compute_threads(train.threads), "recipe" if train.threads else "machine"),
         "train.workers": Value(loader_workers(recipe), "machine" if train.workers < 0 else "recipe", "speed"),
         **stated("train", train, ("keep", "prefetch"), binds="speed"),
+        **(stated("train", train, ("statistics_every",), binds="speed") if given("statistics_every") else {}),
         "moves.parameters": Value(moving, "derived", "nothing", note=f"of {sum(move.total for move in moves):,}, and what is inserted"),
         "moves.optimizer_bytes": Value(moving * BYTES_PER_MOMENTS, "derived", "nothing", note="two moments in fp32"),
         "moves.checkpoint_bytes": Value(moving * (BYTES_PER_MOMENTS + BYTES_PER_NUMBER), "derived", "nothing", note="each"),
@@ -126,6 +127,12 @@ def control_of(plan: Plan) -> Control | None:
     return catalog.find("control", "early_stop", options, where="train.early_stop").build() if options else None
 
 
+def statistics_every(plan: Plan) -> int:
+    """How many steps lie between two that are looked at more closely; a plan states it where its recipe does."""
+    stated_by_plan = plan.values.get("train.statistics_every")
+    return TrainSpec().statistics_every if stated_by_plan is None else stated_by_plan.value
+
+
 def _loss_plugin(recipe: Recipe, preset: TaskPreset) -> catalog.Plugin:
     name = preset.loss if recipe.loss.name == "auto" else recipe.loss.name
     return catalog.find("loss", name, recipe.loss.options, where="loss")
@@ -142,5 +149,6 @@ __all__ = [
     "moving_names",
     "planned_table",
     "state",
+    "statistics_every",
     "tuning_table",
 ]

@@ -16,8 +16,9 @@ from multitune.core.plan import Plan
 from multitune.core.protocols import Control, Loss
 from multitune.core.rundir import RunDir
 from multitune.tuning import checkpoint, optimizer
-from multitune.tuning.events import Events
+from multitune.tuning.events import Events, Probe
 from multitune.tuning.gradients import Gradients
+from multitune.tuning.plan import statistics_every
 from multitune.tuning.ranks import Ranks, put
 from multitune.tuning.schedule import Schedule
 from multitune.tuning.scope import Scope
@@ -85,7 +86,8 @@ class Loop:
         self.optimizer = optimizer.build(
             self.scope, betas=tuple(plan["train.betas"]), eps=plan["train.eps"], weight_decay=plan["train.weight_decay"]
         )
-        gradients = Gradients(self.family, self.loss, plan["run.seed"], self.ranks, plan["train.precision"])
+        self.probe = Probe(self.ranks, statistics_every(plan), tuple(self.family.needs.parts))
+        gradients = Gradients(self.family, self.loss, plan["run.seed"], self.ranks, plan["train.precision"], self.probe)
         self.one_step = Step(gradients, scope=self.scope, optimizer=self.optimizer, clip_norm=plan["train.clip_norm"])
         self.folder: Path = self.run.folder / "checkpoints"
         self.control_state: Mapping[str, Any] = self.control.start() if self.control else {}
@@ -114,13 +116,15 @@ class Loop:
         """Take one optimizer step and say what it gave."""
         self.scope.enter(self.done)
         rate = optimizer.set_rates(self.optimizer, self.schedule, lr=self.plan["train.lr"], step=self.done)
+        self.probe.begin(self.done)
         report = self.one_step(self.done, batch.micro)
         self.done += 1
         self.skipped += report.skipped
         values = {"train/loss": report.loss, "train/lr": rate, "train/gradient_norm": report.gradient_norm}
         if len(report.terms) > 1:
             values |= {f"train/loss/{term}": value for term, value in report.terms.items()}
-        self._say(values | {"train/wait_seconds": batch.wait_seconds})
+        shared = {term: self.loss.shares.get(term, 1.0) * value for term, value in report.terms.items()}
+        self._say(values | {"train/wait_seconds": batch.wait_seconds} | self.probe.values(shared))
         return report
 
     def heed(self, asked: Asked) -> None:
