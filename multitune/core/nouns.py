@@ -35,8 +35,8 @@ class Part:
     """One stream of a sample. `value` is `Media` until the decode gate has opened it.
 
     Decoded values: image: uint8 array (height, width, 3) RGB. audio: (float32 array (frames,), rate in Hz) as `Sound`.
-    video: uint8 array (frames, height, width, 3) RGB. text: str. category: str. number: float. span: start and end in seconds on the
-    sample's clock.
+    video: uint8 array (frames, height, width, 3) RGB. text: str. category: str. labels: tuple of str, sorted, each once. number: float.
+    span: start and end in seconds on the sample's clock.
     """
 
     modality: str
@@ -70,8 +70,9 @@ class Sample:
 class Batch:
     """Rows as the model takes them.
 
-    inputs: part -> name -> tensor (rows, ...). answers: answer -> tensor: int64 (rows,) class index, float32 (rows,)
-    standardised number, or int64 (rows, tokens) with -100 outside the answer. presence: part or answer -> bool (rows,).
+    inputs: part -> name -> tensor (rows, ...). answers: answer -> tensor: int64 (rows,) class index, float32 (rows, labels) 1 where a label
+    is there, float32 (rows,) standardised number, or int64 (rows, tokens) with -100 outside the answer. presence: part or answer -> bool
+    (rows,).
     A family that joins parts in one processor puts everything under one input name.
     """
 
@@ -95,8 +96,8 @@ class Features:
 class Outputs:
     """What a family's `join` gives; a family fills the fields of its shape.
 
-    logits: answer -> (rows, classes), (rows,) or (rows, tokens, vocabulary) aligned with `Batch.answers` (already shifted).
-    embeddings: part -> (rows, width), unit length. scalars: name -> (), such as the learned scale (not its logarithm).
+    logits: answer -> (rows, classes or labels), (rows,) or (rows, tokens, vocabulary) aligned with `Batch.answers` (already shifted).
+    embeddings: part -> (rows, width), unit length. scalars: name -> (), such as the learned `scale` (not its logarithm) and `bias`.
     """
 
     logits: Mapping[str, Tensor] = field(default_factory=dict)
@@ -111,6 +112,15 @@ class Category:
     value: str
     scores: Mapping[str, float]
     kind: Literal["category"] = "category"
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The predicted labels, those with a probability of at least one half, with the probability of each label (they do not sum to 1)."""
+
+    value: tuple[str, ...]
+    scores: Mapping[str, float]
+    kind: Literal["labels"] = "labels"
 
 
 @dataclass(frozen=True)
@@ -138,7 +148,7 @@ class Embedding:
     kind: Literal["embedding"] = "embedding"
 
 
-Answer: TypeAlias = Category | Number | Text | Embedding
+Answer: TypeAlias = Category | Labels | Number | Text | Embedding
 
 
 @dataclass(frozen=True)
@@ -172,8 +182,8 @@ class PartNeed:
 class AnswerNeed:
     """What a family must know of an answer.
 
-    labels: the classes of a category, sorted. mean, deviation: of a number in the train split. counts: how often each label
-    stands in the train split, in the order of labels (empty: not known).
+    labels: the classes of a category, or the labels of which a row has any number, sorted. mean, deviation: of a number in the train
+    split. counts: how often each label stands in the train split, in the order of labels (empty: not known).
     """
 
     modality: str

@@ -9,7 +9,7 @@ The nouns themselves stand in `nouns.py` and are given out here too.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -22,6 +22,7 @@ from multitune.core.nouns import (
     Embedding,
     Features,
     Figure,
+    Labels,
     Media,
     Module,
     Needs,
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 __all__ = [
-    "Answer", "AnswerNeed", "Batch", "Category", "Embedding", "Features", "Figure", "Media",
+    "Answer", "AnswerNeed", "Batch", "Category", "Embedding", "Features", "Figure", "Labels", "Media",
     "Module", "Needs", "Number", "Outputs", "Part", "PartNeed", "Prediction", "Sample",
     "Sound", "Split", "Tensor", "Text",
     "Rows", "Source", "Modality", "MediaModality", "Augmentation", "Memo", "Preparer", "Family",
@@ -241,7 +242,7 @@ class Metric(Protocol):
     better: Literal["higher", "lower"] = "higher"
 
     def update(self, prediction: Prediction, truth: Mapping[str, Any]) -> None:
-        """Take one row. truth: the row's text columns and its parts that are text, category or number, decoded.
+        """Take one row. truth: the row's text columns and its parts that are text, category, labels or number, decoded.
 
         A row without the answer is passed over.
         """
@@ -282,7 +283,8 @@ class Task(Protocol):
 class TaskPreset:
     """What a task expands to; each value may be overruled by the recipe.
 
-    losses, metrics: answer modality -> name; the key `""` serves a family without answers (retrieval).
+    metrics: answer modality -> names; the key `""` serves a family without answers (retrieval). loss: of every answer but of those whose
+    modality stands in losses; answers that ask for different ones are trained by the loss `several`.
     """
 
     family: str
@@ -290,3 +292,4 @@ class TaskPreset:
     metrics: Mapping[str, tuple[str, ...]]
     answers: tuple[str, ...] = ()
     min_answers: int = 0
+    losses: Mapping[str, str] = field(default_factory=dict)

@@ -78,7 +78,9 @@ def unaligned(mixed: Mixed, spec: DataSpec) -> Aligned:
 def _check_modality(name: str, part: PartSpec, *, is_answer: bool) -> None:
     kind = catalog.find("modality", part.modality, part.options, where=f"data.parts.{name}").build()
     if is_answer and kind.media:
-        raise DataError(f"data.answers.{name}", f"the modality {kind.name} is no answer.", "An answer is a category, a number or a text.")
+        raise DataError(
+            f"data.answers.{name}", f"the modality {kind.name} is no answer.", "An answer is a category, labels, a number or a text."
+        )
     if not is_answer and not kind.towers:
         raise DataError(f"data.parts.{name}", f"the modality {kind.name} serves answers only.", f"Add {name} to data.answers.")
 

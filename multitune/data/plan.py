@@ -76,7 +76,7 @@ def outline(recipe: Recipe, ledger: Ledger) -> Outline:
     if not order.rows_per_epoch:
         found = f"the weights leave no row of train's {len(train)} for an epoch."
         raise RecipeError("data.mix", found, "Raise a weight: 1 takes every row of its source once an epoch.")
-    classes = {name: _counts(examples, name) for name in spec.answers if spec.parts[name].modality == "category"}
+    classes = {name: _counts(examples, name) for name in spec.answers if spec.parts[name].modality in ("category", "labels")}
     return Outline(
         examples=examples,
         needs=_needs(spec, examples["train"], classes),
@@ -119,7 +119,7 @@ def findings_of_others(recipe: Recipe, others: Examples, needs: Needs) -> Iterat
         remedy = "Measure on rows that it was not trained on, such as the test split (without data=)."
         yield Finding("trained-on", Severity.WARNING, "data", found, remedy, {"rows": trained_on})
     for answer, need in needs.answers.items():
-        counts = Counter(value for value in others.column(answer) if value is not None)
+        counts = _named(others, answer)
         new = sorted(set(counts) - set(need.labels)) if need.labels else []
         if new:
             number = sum(counts[label] for label in new)
@@ -197,7 +197,7 @@ def _needs(spec: DataSpec, train: Examples, classes: Mapping[str, Mapping[Split,
     answers: dict[str, AnswerNeed] = {}
     for name in spec.answers:
         part = spec.parts[name]
-        if part.modality == "category":
+        if name in classes:
             counts = classes[name]["train"]
             labels = tuple(sorted(counts))
             answers[name] = AnswerNeed(part.modality, labels=labels, counts=tuple(counts[c] for c in labels), options=dict(part.options))
@@ -219,7 +219,14 @@ def _standard(name: str, train: Examples) -> tuple[float, float]:
 
 
 def _counts(examples: Mapping[Split, Examples], answer: str) -> dict[Split, dict[str, int]]:
-    return {name: dict(sorted(Counter(c for c in rows.column(answer) if c is not None).items())) for name, rows in examples.items()}
+    return {name: dict(sorted(_named(rows, answer).items())) for name, rows in examples.items()}
+
+
+def _named(rows: Examples, answer: str) -> Counter[str]:
+    """How many rows have each class, or each label."""
+    if rows.parts[answer].modality == "labels":
+        return Counter(label for value in rows.values(answer) for label in value or ())
+    return Counter(value for value in rows.column(answer) if value is not None)
 
 
 def _findings(
@@ -230,7 +237,8 @@ def _findings(
             found = f"{name} has {len(rows)} rows." if len(rows) else f"{name} has no rows."
             yield Finding("few-rows", Severity.WARNING, f"data.split.{name}", found, "Its figures say little.", {"rows": len(rows)})
     for answer, counts in classes.items():
-        yield from _class_findings(answer, counts)
+        remedy = "loss.weights: balanced" if aligned.spec.parts[answer].modality == "labels" else f"train.balance: {answer}"
+        yield from _class_findings(answer, counts, remedy)
     for answer, values in aligned.values.items():
         numbers = {value for value in values if isinstance(value, float)}
         if aligned.spec.parts[answer].modality == "number" and len(numbers) == 1:
@@ -295,13 +303,13 @@ def _unused(aligned: Aligned, train: Examples) -> Iterator[Finding]:
             yield Finding("source-not-drawn", Severity.WARNING, "data.mix", found, "Raise its weight, or leave the source out.")
 
 
-def _class_findings(answer: str, counts: Mapping[Split, Mapping[str, int]]) -> Iterator[Finding]:
+def _class_findings(answer: str, counts: Mapping[Split, Mapping[str, int]], remedy: str) -> Iterator[Finding]:
     where = f"data.answers.{answer}"
     train = counts["train"]
     most, least = max(train, key=lambda c: train[c]), min(train, key=lambda c: train[c])
     if train[most] > IMBALANCE * train[least]:
         found = f'"{most}" has {train[most]} rows in train, "{least}" {train[least]}.'
-        yield Finding("imbalance", Severity.WARNING, where, found, f"Consider train.balance: {answer}.", {"classes": dict(train)})
+        yield Finding("imbalance", Severity.WARNING, where, found, f"Consider {remedy}.", {"classes": dict(train)})
     for name in ("valid", "test"):
         lacking = sorted(set(train) - set(counts[name]))
         if counts[name] and lacking:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -60,7 +61,7 @@ def is_absent(value: Any) -> bool:
 
 
 def cell(value: Any) -> Any:
-    """A cell of rows in memory as a table would hold it: plain scalars as text, media as they are, None where absent."""
+    """A cell of rows in memory as a table would hold it: plain scalars and lists of texts as text, media as they are, None where absent."""
     if isinstance(value, str):
         return value or None
     if isinstance(value, np.generic):
@@ -69,6 +70,10 @@ def cell(value: Any) -> Any:
         return "true" if value else "false"
     if isinstance(value, int | float):
         return repr(value)
+    if isinstance(value, set | frozenset):
+        value = sorted(value, key=str)
+    if isinstance(value, list | tuple) and all(isinstance(inner, str) for inner in value):
+        return json.dumps(value, ensure_ascii=False)
     return value
 
 

@@ -16,6 +16,7 @@ from multitune.core.protocols import Sample, Split
 from multitune.core.randomness import derive
 from multitune.core.recipe import DataSpec, PartSpec
 from multitune.data.align import Aligned
+from multitune.data.decode import modality
 from multitune.data.mix import Mixed
 from multitune.data.sample import cell, is_absent, sample
 
@@ -74,6 +75,13 @@ class Examples:
         picked = (cells[index] for index in self.rows.tolist())
         return [None if is_absent(value) else str(cell(value)) for value in picked]
 
+    def values(self, part: str) -> list[Any]:
+        """The decoded values of a part that is no medium, in order, None where absent."""
+        spec = self.parts[part]
+        kind, cells = modality(spec.modality), self.mixed.column(spec.column or part)
+        picked = (cells[index] for index in self.rows.tolist())
+        return [None if is_absent(value) else kind.decode(cell(value)) for value in picked]
+
     @property
     def weights(self) -> np.ndarray:
         """The mixing weight of each row."""
@@ -105,8 +113,11 @@ def split(aligned: Aligned, spec: DataSpec) -> dict[Split, Examples]:
     }
     _check_filled(made, spec)
     for answer, values in aligned.values.items():
-        if spec.parts[answer].modality == "category":
-            _check_classes(answer, {name: [v for v, w in zip(values, where, strict=True) if w == n] for n, name in enumerate(SPLITS)})
+        kind = spec.parts[answer].modality
+        if kind in ("category", "labels"):
+            found = {name: [v for v, w in zip(values, where, strict=True) if w == n] for n, name in enumerate(SPLITS)}
+            several = kind == "labels"
+            _check_classes(answer, {n: [c for v in vs for c in v or ()] if several else vs for n, vs in found.items()}, several=several)
     return made
 
 
@@ -189,7 +200,7 @@ def _check_filled(made: Mapping[Split, Examples], spec: DataSpec) -> None:
             raise DataError("data.split", f"{name} is empty ({counts}).", "Give it a larger share, another seed, or more rows.")
 
 
-def _check_classes(answer: str, values: Mapping[Split, Sequence[str | None]]) -> None:
+def _check_classes(answer: str, values: Mapping[Split, Sequence[str | None]], *, several: bool) -> None:
     train = {value for value in values["train"] if value is not None}
     for name in ("valid", "test"):
         alone = Counter(value for value in values[name] if value is not None and value not in train)
@@ -198,6 +209,8 @@ def _check_classes(answer: str, values: Mapping[Split, Sequence[str | None]]) ->
             found = f'the class "{label}" is in {name} ({alone[label]} row{"s" if alone[label] > 1 else ""}) but not in train.'
             remedy = "Give the class more rows, try another data.split.seed, or say each row's split in a column (data.split.column)."
             raise DataError(f"data.answers.{answer}", found, remedy)
-    if len(train) < 2:
+    if several and not train:
+        raise DataError(f"data.answers.{answer}", "no row of train has a label.", "Labels are written dog|ball, or as a JSON list.")
+    if len(train) < 2 and not several:
         found = f'the only class in train is "{next(iter(train))}".' if train else "train has no class."
         raise DataError(f"data.answers.{answer}", found, "A category has two classes or more.")

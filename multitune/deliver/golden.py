@@ -15,7 +15,7 @@ from typing import Any, cast
 import numpy as np
 
 from multitune.core.errors import ArtifactError
-from multitune.core.protocols import Answer, Category, Embedding, MediaModality, Number, Part, Prediction, Predictor, Sample, Text
+from multitune.core.protocols import Answer, Category, Embedding, Labels, MediaModality, Number, Part, Prediction, Predictor, Sample, Text
 from multitune.data.decode import BadPart, modality, opened
 from multitune.data.sample import sample
 
@@ -55,6 +55,8 @@ def plain(answer: Answer) -> dict[str, Any]:
         return {"kind": answer.kind, "value": [float(number) for number in answer.value]}
     if isinstance(answer, Category):
         return {"kind": answer.kind, "value": answer.value, "scores": dict(answer.scores)}
+    if isinstance(answer, Labels):
+        return {"kind": answer.kind, "value": list(answer.value), "scores": dict(answer.scores)}
     return dict(vars(answer))
 
 
@@ -64,7 +66,7 @@ def _apart(left: Answer, right: Answer) -> float:
             return float(np.abs(left.value - right.value).max())
         case Number(), Number():
             return abs(left.value - right.value)
-        case Category(), Category() if left.scores.keys() == right.scores.keys():
+        case (Category(), Category()) | (Labels(), Labels()) if left.scores.keys() == right.scores.keys():
             return max(abs(score - right.scores[label]) for label, score in left.scores.items())
         case Text(), Text() if left.value == right.value:
             return abs(left.score - right.score)
@@ -110,6 +112,8 @@ def _answer(entry: Mapping[str, Any]) -> Answer:
             return Embedding(np.array(entry["value"], np.float32))
         case "category":
             return Category(entry["value"], entry["scores"])
+        case "labels":
+            return Labels(tuple(entry["value"]), entry["scores"])
         case "number":
             return Number(entry["value"])
         case "text":

@@ -16,7 +16,7 @@ import numpy as np
 from multitune.core.errors import DataError, LossBudgetError, ModelError, NonFiniteError
 from multitune.core.finding import Finding, Severity
 from multitune.core.ledger import Ledger, Record, over_budget, shown
-from multitune.core.protocols import Category, Embedding, Needs, Number, Prediction, Predictor, Sample, TaskPreset
+from multitune.core.protocols import Category, Embedding, Labels, Needs, Number, Prediction, Predictor, Sample, TaskPreset
 from multitune.core.randomness import derive, generator
 from multitune.core.recipe import EvaluateSpec
 from multitune.data.decode import BadPart
@@ -194,7 +194,7 @@ def _finite(prediction: Prediction) -> Prediction:
     """
     for name, given in prediction.answers.items():
         match given:
-            case Category():
+            case Category() | Labels():
                 fine = all(map(isfinite, given.scores.values()))
             case Number():
                 fine = isfinite(given.value)

@@ -148,9 +148,9 @@ def _check_every_row(column: str, examples: Mapping[Any, Examples], where: str) 
 
 
 def truth_of(sample: Sample, answers: set[str]) -> Mapping[str, Any]:
-    """A row's text columns and its parts that are text, category or number; an answer comes from its part only."""
+    """A row's text columns and its parts that are text, category, labels or number; an answer comes from its part only."""
     columns = {name: value for name, value in sample.columns.items() if name not in answers}
-    return columns | {name: part.value for name, part in sample.parts.items() if isinstance(part.value, str | int | float)}
+    return columns | {name: part.value for name, part in sample.parts.items() if isinstance(part.value, str | int | float | tuple)}
 
 
 def _found(name: str, options: Mapping[str, Any], spec: EvaluateSpec, where: str) -> Plugin:

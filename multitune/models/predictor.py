@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from multitune.core.protocols import Batch, Category, Embedding, Family, Memo, Number, Prediction, Sample, Text
+from multitune.core.protocols import Batch, Category, Embedding, Family, Labels, Memo, Number, Prediction, Sample, Text
 from multitune.core.protocols import Predictor as Asked
 from multitune.data.decode import BadPart, unreadable
 
@@ -117,10 +117,10 @@ def plain(prediction: Prediction) -> dict[str, Any]:
     return {"id": prediction.id, "answers": {name: _plain(answer) for name, answer in prediction.answers.items()}}
 
 
-def _plain(answer: Category | Number | Text | Embedding) -> dict[str, Any]:
+def _plain(answer: Category | Labels | Number | Text | Embedding) -> dict[str, Any]:
     if isinstance(answer, Embedding):
         return {"kind": answer.kind, "value": [float(number) for number in answer.value]}
-    values = vars(answer)
+    values = vars(answer) | ({"value": list(answer.value)} if isinstance(answer, Labels) else {})
     return {
         "kind": answer.kind,
         **{name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items() if name != "kind"},

@@ -18,7 +18,7 @@ NO_CLASS = -100
 
 @dataclass(frozen=True)
 class TowerPreparer:
-    """One signal for each part; answers become class indices (-100 where absent) or standardised numbers (0 where absent).
+    """One signal for each part; answers become class indices (-100 where absent), ones and zeros, or standardised numbers (0 where absent).
 
     A row: `id`, `parts` (part -> what its signal made, absent parts not there), `answers`, and `truncated` (part -> tokens cut).
     """
@@ -70,21 +70,32 @@ class TowerPreparer:
         return [row["parts"].get(name, filler) for row in rows]
 
 
-def answer_value(name: str, part: Part, need: AnswerNeed) -> float | int:
-    """An answer as the loss takes it: the index of its class, or the standardised number.
+def answer_value(name: str, part: Part, need: AnswerNeed) -> float | int | tuple[int, ...]:
+    """An answer as the loss takes it: the index of its class, those of its labels, or the standardised number.
 
     Raises: BadPart for a class that is not among the labels, or a value that is no such answer.
     """
     value = opened(part).value
-    if need.modality != "category":
+    if need.modality not in ("category", "labels"):
         return (float(value) - need.mean) / need.deviation
-    if value not in need.labels:
-        raise BadPart(name, f'"{value}" is no class of the training data; they are {", ".join(need.labels[:12])}', part)
-    return need.labels.index(value)
+    named = value if need.modality == "labels" else (value,)
+    for label in named:
+        if label not in need.labels:
+            raise BadPart(name, f'"{label}" is no class of the training data; they are {", ".join(need.labels[:12])}', part)
+    places = tuple(need.labels.index(label) for label in named)
+    return places if need.modality == "labels" else places[0]
 
 
-def answer_tensor(values: Sequence[float | int | None], need: AnswerNeed) -> Tensor:
-    """Answers of a batch: int64 class indices, -100 where absent; or float32 numbers, 0 where absent."""
+def answer_tensor(values: Sequence[float | int | tuple[int, ...] | None], need: AnswerNeed) -> Tensor:
+    """Answers of a batch: int64 class indices, -100 where absent; float32 (rows, labels), 1 where a label is there; or float32 numbers.
+
+    What is absent is 0 but for classes.
+    """
+    if need.modality == "labels":
+        made = torch.zeros(len(values), len(need.labels))
+        for row, value in enumerate(values):
+            made[row, list(value) if isinstance(value, tuple) else []] = 1.0
+        return made
     if need.modality == "category":
         return torch.tensor([NO_CLASS if value is None else value for value in values], dtype=torch.int64)
     return torch.tensor([0.0 if value is None else value for value in values], dtype=torch.float32)

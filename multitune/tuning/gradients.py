@@ -153,7 +153,7 @@ class Pairs:
             return ranks.gather(torch.cat(own) if own else torch.zeros(0, dtype=torch.float64, device=ranks.device))[order]
 
         presence = {name: gathered(lambda batch, name=name: batch.presence[name]) > 0 for name in (*needs.parts, *needs.answers)}
-        kinds = {"category": torch.int64, "number": torch.float32}
+        kinds = {"category": torch.int64, "labels": torch.float32, "number": torch.float32}
         single = {name: kinds[need.modality] for name, need in needs.answers.items() if need.modality in kinds}
         answers = {name: gathered(lambda batch, name=name: batch.answers[name]).to(kind) for name, kind in single.items()}
         return Batch(ids=self._ids(order), inputs={}, answers=answers, presence=presence)

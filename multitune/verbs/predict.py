@@ -21,7 +21,7 @@ from multitune.core import catalog
 from multitune.core.errors import DataError, writing
 from multitune.core.finding import Finding, Severity
 from multitune.core.ledger import Ledger
-from multitune.core.protocols import Category, Embedding, Needs, Number, Prediction, Sample, Split, Text
+from multitune.core.protocols import Category, Embedding, Labels, Needs, Number, Prediction, Sample, Split, Text
 from multitune.core.recipe import Recipe, make_recipe
 from multitune.core.result import Result
 from multitune.core.rundir import replacing
@@ -175,7 +175,9 @@ def columns_of(needs: Needs) -> dict[str, Column]:
     columns: dict[str, Column] = {"id": "text", "cause": "text"}
     for name, need in needs.answers.items():
         columns[name] = "number" if need.modality == "number" else "text"
-        if need.modality != "number":
+        if need.modality == "labels":
+            columns[f"{name}.scores"] = "text"
+        elif need.modality != "number":
             columns[f"{name}.score"] = "number"
     for name in () if needs.answers else needs.parts:
         columns[name] = "numbers"
@@ -187,6 +189,9 @@ def _row(reply: _Reply) -> dict[str, Any]:
     for name, answer in ({} if reply.prediction is None else reply.prediction.answers).items():
         if isinstance(answer, Category):
             row |= {name: answer.value, f"{name}.score": answer.scores[answer.value]}
+        elif isinstance(answer, Labels):
+            shown, scores = (json.dumps(value, ensure_ascii=False) for value in (list(answer.value), dict(answer.scores)))
+            row |= {name: shown, f"{name}.scores": scores}
         elif isinstance(answer, Number):
             row[name] = answer.value
         elif isinstance(answer, Text):

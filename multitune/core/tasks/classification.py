@@ -1,6 +1,6 @@
-"""Predict one class of each category answer.
+"""Predict one class of each category answer, or any number of labels.
 
-A `fusion_encoder` with one head per answer, cross-entropy, accuracy and macro-F1.
+A `fusion_encoder` with one head per answer, cross-entropy, accuracy and macro-F1; labels are trained by binary cross-entropy.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ def build(options: Options) -> TaskPreset:
     return TaskPreset(
         family="fusion_encoder",
         loss="cross_entropy",
-        metrics={"category": ("classification",), "number": ("regression",)},
-        answers=("category",),
+        metrics={"category": ("classification",), "labels": ("multi_label",), "number": ("regression",)},
+        answers=("category", "labels"),
         min_answers=1,
+        losses={"labels": "multi_label", "number": "regression"},
     )

@@ -1,4 +1,4 @@
-"""Any number of towers, joined by a fusion; one head per answer: a class or a number.
+"""Any number of towers, joined by a fusion; one head per answer: a class, a set of labels or a number.
 
 Each input part has a tower. What is absent in a row is left out of its fusion.
 """
@@ -15,13 +15,14 @@ from transformers import PreTrainedModel
 
 from multitune.core import catalog
 from multitune.core.errors import ModelError
-from multitune.core.protocols import Answer, AnswerNeed, Batch, Category, Features, Needs, Number, Outputs, Prediction
+from multitune.core.protocols import Answer, AnswerNeed, Batch, Category, Features, Labels, Needs, Number, Outputs, Prediction
 from multitune.core.recipe import Component
 from multitune.models import encoders
 from multitune.models.joining import Fusion, Heads
 from multitune.models.load import Tower, TowerSpec, Weights
 
 MAX_DEFAULT_WIDTH = 128
+LIKELY = 0.5
 
 
 class Options(catalog.Options):
@@ -79,7 +80,7 @@ class FusionEncoder(nn.Module):
         return Features(made)
 
     def join(self, features: Features, batch: Batch) -> Outputs:
-        """Logits (rows, classes) for a category, (rows,) for a number."""
+        """Logits (rows, classes) for a category, (rows, labels) for labels, (rows,) for a number."""
         slots = self._fusion(features.parts, {name: batch.presence[name] for name in self.loaded})
         logits = self.head.read(slots)
         numbers = {name for name, need in self.needs.answers.items() if need.modality == "number"}
@@ -90,7 +91,7 @@ class FusionEncoder(nn.Module):
         return self.join(self.encode(batch), batch)
 
     def predict(self, batch: Batch, *, generate: Mapping[str, Any]) -> list[Prediction]:
-        """The likeliest class with all probabilities, or the number in the user's units; `generate` has no use here."""
+        """The likeliest class or labels with all probabilities, or the number in the user's units; `generate` has no use here."""
         logits = self(batch).logits
         answers = {name: _read(logits[name], need) for name, need in self.needs.answers.items()}
         return [Prediction(id, {name: made[row] for name, made in answers.items()}) for row, id in enumerate(batch.ids)]
@@ -105,12 +106,15 @@ _INSIDE = ("tower",)
 
 
 def _size(need: AnswerNeed) -> int:
-    return len(need.labels) if need.modality == "category" else 1
+    return 1 if need.modality == "number" else len(need.labels)
 
 
 def _read(logits: Tensor, need: AnswerNeed) -> list[Answer]:
     if need.modality == "number":
         return [Number(value * need.deviation + need.mean) for value in logits.double().tolist()]
+    if need.modality == "labels":
+        every = [dict(zip(need.labels, row, strict=True)) for row in logits.double().sigmoid().tolist()]
+        return [Labels(tuple(label for label, score in scores.items() if score >= LIKELY), scores) for scores in every]
     scores = logits.double().softmax(-1).tolist()
     best = logits.argmax(-1).tolist()
     return [Category(need.labels[place], dict(zip(need.labels, row, strict=True))) for place, row in zip(best, scores, strict=True)]
@@ -124,10 +128,9 @@ def build(options: Options, needs: Needs, weights: Weights) -> FusionEncoder:
     if not needs.answers:
         raise ModelError("data.answers", "fusion_encoder has nothing to answer.", "Name an answer, or choose dual_encoder.")
     for name, need in needs.answers.items():
-        if need.modality not in {"category", "number"}:
-            raise ModelError(
-                f"data.parts.{name}", f"fusion_encoder cannot answer with {need.modality}.", "It gives a category or a number."
-            )
+        if need.modality not in {"category", "labels", "number"}:
+            remedy = "It gives a category, labels or a number."
+            raise ModelError(f"data.parts.{name}", f"fusion_encoder cannot answer with {need.modality}.", remedy)
     towers = encoders.load_towers(options.towers, needs, weights)
     made = FusionEncoder(towers, needs, options, weights)
     if weights.mode == "artifact":

@@ -109,7 +109,7 @@ _TOLD: Mapping[str, Callable[[str, TowerPortrait, Any], Told]] = {"image": _pict
 
 def _answers(portrait: Portrait, data: Outline) -> Iterator[Told]:
     for name, need in data.needs.answers.items():
-        if need.modality != "category":
+        if need.modality not in ("category", "labels"):
             continue
         here, there = set(need.labels), set(portrait.labels)
         if not there:

@@ -12,8 +12,8 @@ from pydantic import Field
 from torch.nn import functional
 
 from multitune.core import catalog
-from multitune.core.errors import RecipeError, did_you_mean, one_of
 from multitune.core.protocols import Batch, Needs, Outputs, Tensor
+from multitune.tuning.losses._answers import check_answers, check_shares
 
 
 class Options(catalog.Options):
@@ -29,15 +29,8 @@ def build(options: Options, needs: Needs) -> Regression:
 
     Raises: RecipeError for an answer that is no number, or a share for no answer.
     """
-    for name, need in needs.answers.items():
-        if need.modality != "number":
-            raise RecipeError("loss", f'regression does not fit the answer "{name}" ({need.modality}).', "Use cross_entropy.")
-    if not needs.answers:
-        raise RecipeError("loss", "regression needs an answer; the recipe has none.", "Name one in data.answers.")
-    for name in options.shares:
-        if name not in needs.answers:
-            known = list(needs.answers)
-            raise RecipeError("loss.shares", f'"{name}" is no answer; answers are {one_of(known)}.', did_you_mean(name, known))
+    check_answers("regression", needs, ("number",))
+    check_shares(options.shares, list(needs.answers), what="answer")
     return Regression(tuple(needs.answers), options)
 
 

@@ -13,7 +13,7 @@ from multitune.core.protocols import Control, Loss, Needs, TaskPreset
 from multitune.core.recipe import Recipe, TrainSpec, TuningRow, steps_of
 from multitune.models.anatomy import Anatomy
 from multitune.tuning.plan.batches import Batches, batch_arithmetic, compute_threads, device_of, loader_workers
-from multitune.tuning.plan.doubts import doubts, refuse
+from multitune.tuning.plan.doubts import doubts, refuse, refuse_scalars
 from multitune.tuning.plan.table import Moves, moves_of, moves_table, moving_names, planned_table, tuning_table
 
 MAX_EVALUATIONS = 10
@@ -49,10 +49,11 @@ def state(
     """
     batches = batch_arithmetic(recipe, rows)
     table = tuning_table(recipe, anatomy)
-    plugin = _loss_plugin(recipe, preset)
+    plugin = _loss_plugin(recipe, preset, needs)
     loss: Loss = plugin.build(needs)
     moves = moves_of(table, anatomy, batches.steps, unused)
     refuse(recipe, batches, moves, loss)
+    refuse_scalars(plugin, anatomy)
     values = _strategy(recipe, table) | _loss(recipe, plugin, loss) | _train(recipe, batches, moves)
     findings = tuple(doubts(batches, table, moves, loss, random))
     return TuningOutline(values, {"moves": moves_table(recipe, moves, batches.steps)}, findings)
@@ -71,7 +72,9 @@ def _strategy(recipe: Recipe, table: list[TuningRow]) -> dict[str, Value]:
 def _loss(recipe: Recipe, plugin: catalog.Plugin, loss: Loss) -> dict[str, Value]:
     values = {"loss.name": Value(plugin.name, "recipe" if recipe.loss.name != "auto" else "derived")}
     for name, value in plugin.options.model_dump(mode="json").items():
-        values[f"loss.{name}"] = Value(value, "recipe" if name in plugin.options.model_fields_set else "default")
+        given = name in plugin.options.model_fields_set
+        if given or value is not None:  # an option that is off by default is not told
+            values[f"loss.{name}"] = Value(value, "recipe" if given else "default")
     values["loss.terms"] = Value(list(loss.terms), "derived")
     values["loss.over"] = Value(loss.over, "derived", "nothing", note=_OVER[loss.over])
     return values
@@ -118,7 +121,7 @@ def _evaluate_every(batches: Batches) -> int:
 
 def loss_of(recipe: Recipe, preset: TaskPreset, needs: Needs) -> Loss:
     """The loss of a recipe, for what the data ask."""
-    return _loss_plugin(recipe, preset).build(needs)
+    return _loss_plugin(recipe, preset, needs).build(needs)
 
 
 def control_of(plan: Plan) -> Control | None:
@@ -133,8 +136,10 @@ def statistics_every(plan: Plan) -> int:
     return TrainSpec().statistics_every if stated_by_plan is None else stated_by_plan.value
 
 
-def _loss_plugin(recipe: Recipe, preset: TaskPreset) -> catalog.Plugin:
-    name = preset.loss if recipe.loss.name == "auto" else recipe.loss.name
+def _loss_plugin(recipe: Recipe, preset: TaskPreset, needs: Needs) -> catalog.Plugin:
+    """The loss that the recipe names, or its task's for these answers: `several` where they ask for different ones."""
+    asked = {preset.losses.get(need.modality, preset.loss) for need in needs.answers.values()} or {preset.loss}
+    name = recipe.loss.name if recipe.loss.name != "auto" else asked.pop() if len(asked) == 1 else "several"
     return catalog.find("loss", name, recipe.loss.options, where="loss")
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
+from multitune.core.catalog import Plugin
 from multitune.core.errors import ModelError, RecipeError
 from multitune.core.finding import Finding, Severity
 from multitune.core.protocols import Loss
 from multitune.core.recipe import Recipe, TuningRow
+from multitune.models.anatomy import Anatomy
 from multitune.tuning.plan.batches import Batches, device_of
 from multitune.tuning.plan.table import Moves
 from multitune.tuning.scope import span
@@ -27,6 +29,18 @@ def refuse(recipe: Recipe, batches: Batches, moves: list[Moves], loss: Loss) -> 
     if recipe.train.batch_norm == "moving" and (batches.micro_batches > 1 or loss.over == "pairs"):
         found = "moving statistics cannot be split into micro-batches or passed twice."
         raise RecipeError("train.batch_norm", found, "Use eval, or one micro-batch and a loss over rows.")
+
+
+def refuse_scalars(loss: Plugin, anatomy: Anatomy) -> None:
+    """Refuse a loss that reads a learned number of the model (its module states SCALARS) which the model has not.
+
+    Raises: RecipeError.
+    """
+    single = [name.rpartition(".")[2] for name, size in anatomy.sizes.items() if size == 1 and name.split(".")[0] in anatomy.left]
+    for scalar in vars(loss.module).get("SCALARS", ()):
+        if not any(scalar in name for name in single):
+            found = f"{loss.name} needs a learned {scalar}, which the model has not."
+            raise RecipeError("loss", found, vars(loss.module).get("ADVICE", "Use another loss."))
 
 
 def doubts(batches: Batches, table: list[TuningRow], moves: list[Moves], loss: Loss, random: Collection[str]) -> Iterator[Finding]:

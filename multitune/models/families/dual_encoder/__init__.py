@@ -25,12 +25,15 @@ class Options(catalog.Options):
     )
     width: int = Field(default=128, ge=1, description="of the common space of composed towers")
     scale: float = Field(default=1 / 0.07, gt=0, le=100, description="where the learned scale of composed towers starts")
+    bias: float | None = Field(default=None, le=0, description="where a learned bias of composed towers starts (the loss sigmoid reads it)")
     pretrained: str = Field(default="", description="a CLIP-like model as it is: a folder or a hub id")
 
     @model_validator(mode="after")
     def _one_of_two(self) -> Self:
         if bool(self.towers) == bool(self.pretrained):
             raise ValueError("give either towers or pretrained")
+        if self.pretrained and self.bias is not None:
+            raise ValueError("a model taken whole has its own bias or none: leave bias out")
         return self
 
 
@@ -41,4 +44,4 @@ def build(options: Options, needs: Needs, weights: Weights) -> Composed | Whole:
     """
     if options.pretrained:
         return take(options.pretrained, needs, weights)
-    return compose(options.towers, needs, weights, width=options.width, scale=options.scale)
+    return compose(options.towers, needs, weights, width=options.width, scale=options.scale, bias=options.bias)

@@ -21,9 +21,14 @@ _INSIDE = ("tower",)
 
 
 class Composed(nn.Module):
-    """tower -> linear projection -> unit length, for each part. `scale` is the logarithm of what similarities are multiplied by."""
+    """tower -> linear projection -> unit length, for each part.
 
-    def __init__(self, towers: Mapping[str, Tower], needs: Needs, weights: Weights, *, width: int, scale: float) -> None:
+    `scale` is the logarithm of what similarities are multiplied by; `bias`, where there is one, is added to them by a loss that reads it.
+    """
+
+    def __init__(
+        self, towers: Mapping[str, Tower], needs: Needs, weights: Weights, *, width: int, scale: float, bias: float | None = None
+    ) -> None:
         super().__init__()
         self.needs = needs
         self.loaded = dict(towers)
@@ -32,6 +37,7 @@ class Composed(nn.Module):
         with encoders.made_new(weights, "projection"):
             self.projection = nn.ModuleDict({encoders.child(name): linear(tower.width, width) for name, tower in towers.items()})
             self.scale = nn.Parameter(torch.full((), math.log(scale)))
+            self.register_parameter("bias", None if bias is None else nn.Parameter(torch.full((), bias)))
 
     @property
     def towers(self) -> Mapping[str, PreTrainedModel]:
@@ -58,9 +64,11 @@ class Composed(nn.Module):
         )
 
     def join(self, features: Features, batch: Batch) -> Outputs:
-        """Embeddings of unit length, zeros where absent, and the scale, at most 100."""
+        """Embeddings of unit length, zeros where absent, the scale, at most 100, and the bias, if there is one."""
         made = {name: cast("Tensor", self.projection[encoders.child(name)](part["pooled"])) for name, part in features.parts.items()}
-        return Outputs(embeddings=embeddings(made, batch), scalars={"scale": self.scale.exp().clamp(max=MAX_SCALE)})
+        own = dict(self.named_parameters(recurse=False))
+        scalars = {"scale": self.scale.exp().clamp(max=MAX_SCALE)} | {name: own[name] for name in ("bias",) if name in own}
+        return Outputs(embeddings=embeddings(made, batch), scalars=scalars)
 
     def forward(self, batch: Batch) -> Outputs:
         """`join(encode(batch), batch)`."""
@@ -76,12 +84,14 @@ class Composed(nn.Module):
         encoders.save_joint(self, _INSIDE, folder)
 
 
-def compose(specs: Mapping[str, TowerSpec], needs: Needs, weights: Weights, *, width: int, scale: float) -> Composed:
+def compose(
+    specs: Mapping[str, TowerSpec], needs: Needs, weights: Weights, *, width: int, scale: float, bias: float | None = None
+) -> Composed:
     """The family of these towers.
 
     Raises: ModelError for towers that do not fit the parts.
     """
-    made = Composed(encoders.load_towers(specs, needs, weights), needs, weights, width=width, scale=scale)
+    made = Composed(encoders.load_towers(specs, needs, weights), needs, weights, width=width, scale=scale, bias=bias)
     if weights.mode == "artifact":
         encoders.load_joint(made, _INSIDE, cast("Path", weights.folder))
     return made.eval()
