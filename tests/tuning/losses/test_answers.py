@@ -28,7 +28,7 @@ def build(loss: str, needs: dict[str, AnswerNeed], **options: object) -> Loss:
 
 def batch(answers: dict[str, torch.Tensor], rows: slice = slice(None)) -> Batch:
     ids = tuple(map(str, range(8)))[rows]
-    return Batch(ids, {}, {name: value[rows] for name, value in answers.items()}, {name: THERE[rows] for name in answers})
+    return Batch(ids, {}, {name: value[rows] for name, value in answers.items()}, dict.fromkeys(answers, THERE[rows]))
 
 
 def logits(*shape: int) -> torch.Tensor:
