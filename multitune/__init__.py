@@ -18,16 +18,18 @@ if TYPE_CHECKING:
     from multitune.core.catalog import register
     from multitune.deliver.artifact import open_artifact as load
     from multitune.verbs.evaluate import evaluate
+    from multitune.verbs.init import init
     from multitune.verbs.inspect import inspect
     from multitune.verbs.plan import plan
     from multitune.verbs.predict import predict
     from multitune.verbs.train import train
 
 __version__ = "0.1.0"
-__all__ = ["evaluate", "inspect", "load", "plan", "predict", "register", "train"]
+__all__ = ["evaluate", "init", "inspect", "load", "plan", "predict", "register", "train"]
 
 _HOMES = {
     "evaluate": ("multitune.verbs.evaluate", "evaluate"),
+    "init": ("multitune.verbs.init", "init"),
     "inspect": ("multitune.verbs.inspect", "inspect"),
     "load": ("multitune.deliver.artifact", "open_artifact"),
     "plan": ("multitune.verbs.plan", "plan"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import importlib
 import inspect
 import itertools
@@ -68,10 +67,16 @@ def _register(plugins: list[Path]) -> None:
 def summaries() -> dict[str, str]:
     """Verb -> the first line of its file's docstring; nothing is imported."""
     found = {}
-    for path in sorted(VERBS.glob("[a-z]*.py")):
-        text = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
-        found[path.stem.replace("_", "-")] = text.split("\n")[0]
-    return found
+    for path in sorted([*VERBS.glob("[a-z]*.py"), *(home / "__init__.py" for home in VERBS.glob("[a-z]*") if home.is_dir())]):
+        name = path.parent.name if path.name == "__init__.py" else path.stem
+        found[name.replace("_", "-")] = _first_line(path)
+    return dict(sorted(found.items()))
+
+
+def _first_line(path: Path) -> str:
+    """The first line of a file's docstring, read without parsing the rest."""
+    with path.open(encoding="utf-8") as stream:
+        return next(stream, "").strip().strip('"')
 
 
 def _no_verb(plugin: Annotated[list[Path], typer.Option("--plugin", help=PLUGIN)] = []) -> None:  # noqa: B006  typer reads it

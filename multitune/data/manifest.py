@@ -30,9 +30,10 @@ class Manifest:
     A row's id is its cell in `id_column`; without that column it is `<file stem>:<row number from 1>`.
     """
 
-    def __init__(self, *, name: str, kept: Path, root: Path, fingerprint: str, path: Path, id_column: str) -> None:
+    def __init__(self, *, name: str, kept: Path, root: Path, fingerprint: str, path: Path, id_column: str, separator: str = "") -> None:
         self.name, self.root, self.fingerprint, self.path = name, root, fingerprint, path
         self._kept, self._stem, self._id_column = kept, path.stem, id_column
+        self._separator = separator
         self._batches: list[pa.RecordBatch] = []
         self._columns: list[list[pa.Array]] = []  # of each batch: asking a batch for them costs more than reading a row
         self._starts: list[int] = []
@@ -72,7 +73,7 @@ class Manifest:
 
     def place(self, index: int) -> str:
         """Where a person finds the row: file and line, and its id where it has one of its own."""
-        line = reading.line_of(self.path, reading.FORMATS[self.path.suffix.lower()], index)
+        line = reading.line_of(self.path, reading.FORMATS[self.path.suffix.lower()], index, separator=self._separator)
         where = f"line {line}" if line is not None else f"row {index + 1}"
         return f"{self.path.name}, {where}" + ("" if self._numbered else f" ({self.id(index)})")
 
@@ -112,19 +113,20 @@ class Manifest:
         return number, index - self._starts[number]
 
 
-def open_table(path: Path | str, *, name: str, root: Path | None = None, id_column: str = "id") -> Manifest:
+def open_table(path: Path | str, *, name: str, root: Path | None = None, id_column: str = "id", separator: str = "") -> Manifest:
     """The rows of a .csv, .tsv, .jsonl or .parquet file.
 
     root: what relative media paths are relative to; by default the table's folder. id_column: empty numbers the rows; a column
-    other than `id` must be there. The text is kept once for equal content, so a second opening parses nothing.
+    other than `id` must be there. separator: what stands between the cells of a text table; empty: by the ending. The text is kept
+    once for equal content, so a second opening parses nothing.
 
     Raises: DataError naming the file and line for whatever does not parse, for no rows, an id that is missing or there twice.
     """
     path = Path(path)
     form = reading.table_format(path)
     content = _remembered_hash(path)
-    parts = {"sha256": content, "reader": reading.VERSIONS[form], "format": form}
-    folder = folder_once("tables", parts, lambda draft: _keep(reading.tables(path, form), draft / KEPT))
+    parts = {"sha256": content, "reader": reading.VERSIONS[form], "format": form} | ({"separator": separator} if separator else {})
+    folder = folder_once("tables", parts, lambda draft: _keep(reading.tables(path, form, separator=separator), draft / KEPT))
     manifest = Manifest(
         name=name,
         kept=folder / KEPT,
@@ -132,6 +134,7 @@ def open_table(path: Path | str, *, name: str, root: Path | None = None, id_colu
         fingerprint=key(parts),
         path=path,
         id_column=id_column,
+        separator=separator,
     )
     _check_ids(manifest, id_column, where=str(path))
     return manifest

@@ -238,3 +238,19 @@ def test_the_place_of_a_row_is_its_line(tmp_path: Path, name: str, content: str,
 def test_the_place_of_a_row_of_parquet_is_its_number(tmp_path: Path) -> None:
     pq.write_table(pa.table({"n": ["1", "2"]}), tmp_path / "a.parquet")
     assert open_table(tmp_path / "a.parquet", name="t").place(1) == "a.parquet, row 2"
+
+
+@pytest.mark.parametrize(("ending", "separator"), [(".csv", ";"), (".csv", "|"), (".tsv", ","), (".csv", "\t")])
+def test_a_separator_that_is_stated_takes_the_place_of_the_endings(tmp_path: Path, ending: str, separator: str) -> None:
+    path = tmp_path / f"a{ending}"
+    path.write_text(f"id{separator}n\nx{separator}1\n\ny{separator}2\n")
+    rows = open_table(path, name="a", separator=separator)
+    assert [rows.row(0), rows.row(1)] == [{"id": "x", "n": "1"}, {"id": "y", "n": "2"}]
+    assert rows.place(1) == f"a{ending}, line 4 (y)"
+
+
+def test_a_format_without_separators_takes_none(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"a": 1}\n')
+    with pytest.raises(DataError, match="has no separator"):
+        open_table(path, name="a", separator=";")

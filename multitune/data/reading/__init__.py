@@ -19,6 +19,7 @@ from multitune.data.reading.rows import gathered
 
 VERSIONS = {"csv": 2, "tsv": 2, "jsonl": 1, "parquet": 1}  # raised with any change to what a cell becomes; part of every fingerprint
 FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".pq": "parquet"}
+SEPARATORS = {"csv": ",", "tsv": "\t"}  # between cells, where none is stated
 REFUSED = {".pkl", ".pickle", ".joblib", ".npy", ".npz", ".pt", ".pth", ".dill"}
 _PICKLES = (b"\x93NUMPY", *(b"\x80" + bytes([protocol]) for protocol in range(2, 6)))
 _OTHERS = {b"PK\x03\x04": "a zip archive", b"\x1f\x8b": "gzip", b"\xff\xfe": "UTF-16 text", b"\xfe\xff": "UTF-16 text"}
@@ -53,13 +54,16 @@ def table_format(path: Path) -> str:
     return FORMATS[suffix]
 
 
-def tables(path: Path, form: str) -> Iterator[pa.Table]:
+def tables(path: Path, form: str, *, separator: str = "") -> Iterator[pa.Table]:
     """All rows of a table in order, in pieces of one schema; every column is large_string, large_binary, or a struct of bytes and path.
 
-    Raises: DataError naming the line that does not parse, or an empty table.
+    separator: between cells, where it is not the ending's.
+    Raises: DataError naming the line that does not parse, an empty table, or a format that has no separator.
     """
+    if separator and form not in SEPARATORS:
+        raise DataError(str(path), f"is {form}, which has no separator.", "Leave separator out.")
     rows = 0
-    for table in parquet.read(path) if form == "parquet" else _text(path, form):
+    for table in parquet.read(path) if form == "parquet" else _text(path, form, separator):
         rows += table.num_rows
         if table.num_rows:
             yield table
@@ -67,14 +71,14 @@ def tables(path: Path, form: str) -> Iterator[pa.Table]:
         raise DataError(str(path), "holds no rows.", "Check that the file was written to its end.")
 
 
-def line_of(path: Path, form: str, row: int) -> int | None:
+def line_of(path: Path, form: str, row: int, *, separator: str = "") -> int | None:
     """The line of a file on which a row (from 0) ends; None for a format without lines, and where that cannot be told any more."""
     if form == "parquet":
         return None
     try:
         with path.open("rb") as file:
             stream = _Counted(file.read())
-            found = jsonl.rows(path, stream) if form == "jsonl" else delimited.rows(path, stream, "\t" if form == "tsv" else ",")
+            found = jsonl.rows(path, stream) if form == "jsonl" else delimited.rows(path, stream, separator or SEPARATORS[form])
             return next((stream.lines for place, cells in enumerate(found) if place == row and (form == "jsonl" or len(cells) > 1)), None)
     except (DataError, OSError):
         return None
@@ -91,7 +95,7 @@ class _Counted(io.BytesIO):
         return super().readline(size)
 
 
-def _text(path: Path, form: str) -> Iterator[pa.Table]:
+def _text(path: Path, form: str, separator: str) -> Iterator[pa.Table]:
     with path.open("rb") as stream:
-        rows = jsonl.rows(path, stream) if form == "jsonl" else delimited.rows(path, stream, "\t" if form == "tsv" else ",")
+        rows = jsonl.rows(path, stream) if form == "jsonl" else delimited.rows(path, stream, separator or SEPARATORS[form])
         yield gathered(path, rows)

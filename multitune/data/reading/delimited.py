@@ -21,7 +21,8 @@ def looks_separated(header: Sequence[str]) -> str:
     marks = [mark for mark in SEPARATORS if len(header) == 1 and mark in header[0]]
     if not marks:
         return ""
-    return f"The header looks separated by {SEPARATORS[marks[0]]}: save the table with commas as .csv, or with tabs as .tsv."
+    named = SEPARATORS[marks[0]]
+    return f"The header looks separated by {named}: state the source's separator, or save the table with commas as .csv."
 
 
 def rows(path: Path, stream: BinaryIO, delimiter: str) -> Iterator[Mapping[str, str | None]]:

@@ -7,6 +7,7 @@ Rows are named by the column `id`, else by file and row.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
@@ -21,6 +22,7 @@ class Options(catalog.Options):
     path: Path = Field(description="A .jsonl, .csv, .tsv or .parquet file.")
     root: Path | None = Field(default=None, description="What relative paths of media are relative to; the table's folder by default.")
     id: str = Field(default="id", description="Column with a unique name for each row; empty: the rows are numbered.")
+    separator: Literal["", ",", ";", "|", "\t"] = Field(default="", description="What stands between two cells; empty: by the ending.")
 
 
 class Table:
@@ -32,7 +34,7 @@ class Table:
     def read(self) -> Rows:
         """The rows of the table."""
         options = self._options
-        return open_table(options.path, name=options.path.stem, root=options.root, id_column=options.id)
+        return open_table(options.path, name=options.path.stem, root=options.root, id_column=options.id, separator=options.separator)
 
 
 def build(options: Options) -> Source:
