@@ -46,7 +46,7 @@ __all__ = [
     "Module", "Needs", "Number", "Outputs", "Part", "PartNeed", "Prediction", "Sample",
     "Sound", "Split", "Tensor", "Text",
     "Rows", "Source", "Modality", "MediaModality", "Augmentation", "Memo", "Preparer", "Family",
-    "Strategy", "Loss", "Decision", "Control", "Metric", "Check", "Predictor", "Task",
+    "Strategy", "Loss", "Decision", "Control", "ByRow", "Metric", "Check", "Predictor", "Task",
     "TaskPreset",
 ]  # fmt: skip
 
@@ -229,6 +229,15 @@ class Control(Protocol):
 # --------------------------------------------------------------------------------------- measure and deliver: plug-ins
 
 
+class ByRow(Protocol):
+    """A figure of a metric for any weighting of the rows that it counted, in their order: what a paired comparison draws from."""
+
+    def __len__(self) -> int: ...
+    def __call__(self, weights: np.ndarray) -> np.ndarray:
+        """weights (draws, rows) -> values (draws,)."""
+        ...
+
+
 class Metric(Protocol):
     """`build(options, answer: str, need: AnswerNeed) -> Metric`; streams, keeps no logits. Inherit to have what it leaves out.
 
@@ -240,6 +249,16 @@ class Metric(Protocol):
 
     primary: str
     better: Literal["higher", "lower"] = "higher"
+
+    def prompts(self, needs: Needs, column: Callable[[str], Sequence[str | None]]) -> Sequence[Sample]:
+        """Samples that the model is asked about before the rows, such as the texts of labels. None unless a metric has some.
+
+        column: gives the values of one in the rows to be measured, None where absent. Raises: RecipeError where the parts do not fit.
+        """
+        return ()
+
+    def prompted(self, predictions: Sequence[Prediction]) -> None:
+        """Take what the model said to `prompts`, in their order."""
 
     def update(self, prediction: Prediction, truth: Mapping[str, Any]) -> None:
         """Take one row. truth: the row's text columns and its parts that are text, category, labels or number, decoded.
@@ -260,9 +279,17 @@ class Metric(Protocol):
         """Tables for the report, the first row its heading: `confusion`. None unless a metric gives some."""
         return {}
 
+    def by_row(self) -> Mapping[str, ByRow]:
+        """Figure -> the same by weighted rows: with it the figure can be compared row by row. None unless a metric gives some."""
+        return {}
+
 
 class Check(Protocol):
-    """`build(options) -> Check`: one question; gives findings."""
+    """`build(options) -> Check`: one question; gives findings.
+
+    evidence: what there is to look at, by name: `report` (a measure.report.Report) after a measurement. A check that does not find
+    what it looks at says nothing.
+    """
 
     def findings(self, evidence: Mapping[str, Any]) -> Iterable[Finding]: ...
 

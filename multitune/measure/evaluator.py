@@ -2,7 +2,7 @@
 
 It asks the same `predict` that the verb predict and a server ask, so what is measured is what is used. Figures are named
 `test/accuracy`, with several answers `test/<answer>/accuracy`; a variant stands before the answer: `test/majority/...`,
-`test/untuned/...`, `test/without_<part>/...`, `test/shuffled_<part>/...`, `test/source/<name>/...`.
+`test/untuned/...`, `test/without_<part>/...`, `test/shuffled_<part>/...`, `test/source/<name>/...`, `test/slice/<column>=<value>/...`.
 """
 
 from __future__ import annotations
@@ -13,16 +13,18 @@ from math import isfinite
 
 import numpy as np
 
-from multitune.core.errors import DataError, LossBudgetError, ModelError, NonFiniteError
-from multitune.core.finding import Finding, Severity
+from multitune.core import catalog
+from multitune.core.errors import LossBudgetError, NonFiniteError
 from multitune.core.ledger import Ledger, Record, over_budget, shown
 from multitune.core.protocols import Category, Embedding, Labels, Needs, Number, Prediction, Predictor, Sample, TaskPreset
-from multitune.core.randomness import derive, generator
+from multitune.core.randomness import derive
 from multitune.core.recipe import EvaluateSpec
 from multitune.data.decode import BadPart
 from multitune.data.split import Examples
-from multitune.measure.report import Report, judge
-from multitune.measure.tally import Named, Question, Tally, questions
+from multitune.measure.ablations import Ablations
+from multitune.measure.report import Report, judge, number, parts_table
+from multitune.measure.slices import Slice, cut
+from multitune.measure.tally import Named, Question, Tally, prompted, questions
 from multitune.models.predictor import answered
 
 CHUNK = 512
@@ -68,43 +70,58 @@ class Evaluator:
 
         Raises: LossBudgetError if more rows than `max_loss` cannot be read; NonFiniteError naming a row.
         """
-        tally, kept, read = Tally(self.questions), list[Prediction](), list[int]()
-        for index, sample, prediction in self._answered(predictor, examples, range(len(examples))):
-            tally.update(sample, prediction)
+        asked, sliced = prompted(self.questions, predictor, self.needs, examples), cut(self.spec.slices, examples)
+        tally, kept, read = Tally(asked), list[Prediction](), list[int]()
+        for index, sample, prediction in self.answered(predictor, examples, range(len(examples))):
+            tally.update(sample, prediction, sliced.of(index))
             read.append(index)
             if keep:
                 kept.append(prediction)
         draws, seed = self.spec.intervals if intervals else 0, derive(self.seed, "intervals")
-        own = list(tally.figures(draws=draws, seed=seed))
+        own, slices = list(tally.figures(draws=draws, seed=seed)), list(tally.slices(draws=draws, seed=seed))
         figures = {"rows": float(len(read)), "rows_lost": float(len(examples) - len(read))}
         figures |= {f"rows_without_{answer}": float(count) for answer, count in sorted(tally.unanswered.items())}
         figures |= _flat(own) | _flat(tally.sources(draws=draws, seed=seed))
+        for one, count, found in slices:
+            figures |= {f"{one.name}/rows": float(count), **_flat(found)}
         if baselines:
             figures |= _flat(tally.baselines())
-        findings: list[Finding] = []
+        findings = list(sliced.findings)
         if ablations and self.needs.answers and len(self.needs.parts) > 1:
-            figures |= _flat(self._ablated(predictor, examples, read, findings))
+            measure = Ablations(tuple(self.needs.parts), asked, tally, draws, seed, self.seed)
+            again = measure.figures(lambda change: self.answered(predictor, examples, read, change), examples, read, findings)
+            figures |= _flat(again)
         report = Report(
             name=name,
             rows=len(read),
             figures={f"{name}/{key}": value for key, value in figures.items()},
             primary={f"{name}/{one.name}": one.better for one in own if one.primary},
-            details=tally.tables(),
+            details={**tally.tables(), **({"slices": _slices_table(slices)} if slices else {})},
             predictions=tuple(kept),
         )
-        return replace(report, findings=(*judge(report), *findings))
+        if len(parts := parts_table(report)) > 1:
+            report = replace(report, details={**report.details, "parts": parts})
+        checks = (catalog.find("check", check).build() for check in catalog.names("check"))
+        found = (one for check in checks for one in check.findings({"report": report}))
+        return replace(report, findings=(*judge(report), *findings, *found))
 
     def watch(self, predictor: Predictor, examples: Examples, *, name: str = "valid") -> dict[str, float]:
         """The cheap evaluation of the training loop: `valid/...` figures, no intervals, no classes, no counts."""
         report = self.evaluate(predictor, examples, name=name, intervals=False)
-        return {key: value for key, value in report.figures.items() if not key.startswith(f"{name}/rows") and "/class/" not in key}
+        counts = (f"{name}/rows", f"{name}/slice/")
+        return {
+            key: value
+            for key, value in report.figures.items()
+            if "/class/" not in key and not (key.startswith(counts[0]) or (key.startswith(counts[1]) and key.endswith("/rows")))
+        }
 
     def untuned(self, predictor: Predictor, examples: Examples, *, name: str = "test") -> dict[str, float]:
         """The figures of the model before it was tuned, as `test/untuned/...`, to stand beside its own (`Report.beside`)."""
         found = self.watch(predictor, examples, name=name)
-        return {f"{name}/untuned/{key.removeprefix(f'{name}/')}": value for key, value in found.items() if f"{name}/source/" not in key}
+        groups = (f"{name}/source/", f"{name}/slice/")
+        return {f"{name}/untuned/{key.removeprefix(f'{name}/')}": value for key, value in found.items() if not key.startswith(groups)}
 
-    def _answered(
+    def answered(
         self, predictor: Predictor, examples: Examples, indices: Sequence[int], change: Callable[[int, Sample], Sample] | None = None
     ) -> Iterator[tuple[int, Sample, Prediction]]:
         """Rows that can be read with their predictions, in order, a chunk in memory at a time."""
@@ -142,39 +159,16 @@ class Evaluator:
         """The sample without its answers: the model is not to see them."""
         return replace(sample, parts={name: part for name, part in sample.parts.items() if name in self.needs.parts})
 
-    def _ablated(self, predictor: Predictor, examples: Examples, read: Sequence[int], findings: list[Finding]) -> Iterator[Named]:
-        for part in self.needs.parts:
-            for variant, change in ((f"without_{part}", _without(part)), (f"shuffled_{part}", self._shuffled(examples, read, part))):
-                tally = Tally(self.questions)
-                try:
-                    for _, sample, prediction in self._answered(predictor, examples, read, change):
-                        tally.update(sample, prediction)
-                except (ModelError, DataError) as error:
-                    message = f"cannot be measured: {error.found}"
-                    findings.append(Finding("no-ablation", Severity.INFO, variant, message))
-                    continue
-                for found in tally.figures(draws=0, seed=0):
-                    if found.primary:
-                        yield replace(found, name=f"{variant}/{found.name}")
 
-    def _shuffled(self, examples: Examples, read: Sequence[int], part: str) -> Callable[[int, Sample], Sample]:
-        """Give each row the part of another row, by one cycle through all of them: no row keeps its own."""
-        order = [read[place] for place in generator(self.seed, "shuffle", part).permutation(len(read))]
-        donor = dict(zip(order, [*order[1:], *order[:1]], strict=True))
-
-        def change(index: int, sample: Sample) -> Sample:
-            taken = examples.sample(donor[index]).parts.get(part)
-            rest = {name: value for name, value in sample.parts.items() if name != part}
-            return replace(sample, parts=rest if taken is None else rest | {part: taken})
-
-        return change
-
-
-def _without(part: str) -> Callable[[int, Sample], Sample]:
-    def change(index: int, sample: Sample) -> Sample:
-        return replace(sample, parts={name: value for name, value in sample.parts.items() if name != part})
-
-    return change
+def _slices_table(slices: Iterable[tuple[Slice, int, Sequence[Named]]]) -> list[list[str]]:
+    """A row for each slice and figure."""
+    rows = [["column", "value", "rows", "figure", "score", "low", "high"]]
+    for one, count, found in slices:
+        for named in found:
+            ends = [number(named.figure.low), number(named.figure.high)] if named.figure.drawn else ["", ""]
+            figure = named.name.removeprefix(f"{one.name}/")
+            rows.append([one.column, one.value, f"{count:,}", figure, number(named.figure.value), *ends])
+    return rows
 
 
 def _flat(found: Iterable[Named]) -> dict[str, float]:

@@ -36,7 +36,7 @@ class Report:
 
 
 def judge(report: Report) -> Iterator[Finding]:
-    """What the figures say about themselves: too few rows, lost rows, no better than the baseline, a part that is not used."""
+    """What the figures say about themselves: too few rows, lost rows, no better than the baseline."""
     lost = int(report.figures.get(f"{report.name}/rows_lost", 0))
     if lost:
         yield Finding(
@@ -58,13 +58,12 @@ def judge(report: Report) -> Iterator[Finding]:
         )
     for name, better in report.primary.items():
         yield from _against_baseline(report, name, better)
-    yield from _unused_parts(report)
 
 
 def table(report: Report) -> str:
-    """The report as aligned plain text: figures with intervals beside the baselines, what each part brings, sources, classes."""
-    lines = [f"{report.name}: {report.rows:,} rows", *_aligned(_main_rows(report)), *_block(_ablation_rows(report))]
-    lines += [*_block(_source_rows(report)), *_block(_class_rows(report))]
+    """The report as aligned plain text: figures with intervals beside the baselines, what each part is worth, sources, slices, classes."""
+    lines = [f"{report.name}: {report.rows:,} rows", *_aligned(_main_rows(report)), *_block(parts_table(report))]
+    lines += [*_block(_source_rows(report)), *_block(report.details.get("slices", ())), *_block(_class_rows(report))]
     return "\n".join(lines) + "\n"
 
 
@@ -74,7 +73,7 @@ def one_line(report: Report) -> str:
     for name in report.primary:
         low, high = report.figures.get(f"{name}/low"), report.figures.get(f"{name}/high")
         sure = f" ({number(low)} to {number(high)})" if low is not None and high is not None else ""
-        shown.append(f"{_short(report, name)} {number(report.figures[name])}{sure}")
+        shown.append(f"{short(report, name)} {number(report.figures[name])}{sure}")
     return f"{report.name}: {', '.join([*shown, f'{report.rows:,} rows'])}"
 
 
@@ -87,7 +86,7 @@ def _against_baseline(report: Report, name: str, better: str) -> Iterator[Findin
     low, high = (report.figures.get(f"{name}/{end}", report.figures[name]) for end in ("low", "high"))
     worst, best = (low, high) if better == "higher" else (high, low)
     for kind in BASELINES:
-        base = report.figures.get(_variant(report, name, kind))
+        base = report.figures.get(variant_of(report, name, kind))
         if base is None or (worst > base if better == "higher" else worst < base):
             continue
         surely_worse = low < high and (best < base if better == "higher" else best > base)
@@ -102,52 +101,27 @@ def _against_baseline(report: Report, name: str, better: str) -> Iterator[Findin
         )
 
 
-def _unused_parts(report: Report) -> Iterator[Finding]:
-    """The parts that could come from any other row: for every answer, or for some while others need them."""
-    for part in _ablated(report):
-        shuffled = {
-            name: report.figures[variant]
-            for name in report.primary
-            if (variant := _variant(report, name, f"shuffled_{part}")) in report.figures
-        }
-        idle = [name for name, value in shuffled.items() if not _much_worse(report, name, value)]
-        needed = [_short(report, name) for name in shuffled if name not in idle]
-        for name in idle:
-            both = f"{number(shuffled[name])} with that of other rows, {number(report.figures[name])} with its own"
-            yield Finding(
-                "part-not-used",
-                Severity.INFO if needed else Severity.WARNING,
-                name,
-                f'does not depend on "{part}": it is {both}, no sure difference.',
-                f"Keep the part: {', '.join(needed)} needs it." if needed else "Leave the part out, or train so that it is needed.",
-                {"part": part, "value": report.figures[name], "shuffled": shuffled[name]},
-            )
+def variant_of(report: Report, name: str, variant: str) -> str:
+    """The name of a figure's variant: of `test/accuracy` and `majority`, `test/majority/accuracy`."""
+    return f"{report.name}/{variant}/{short(report, name)}"
 
 
-def _much_worse(report: Report, name: str, value: float) -> bool:
-    """Whether a value lies beyond the worse end of a figure's interval."""
-    if report.primary[name] == "higher":
-        return value < report.figures.get(f"{name}/low", report.figures[name])
-    return value > report.figures.get(f"{name}/high", report.figures[name])
-
-
-def _variant(report: Report, name: str, variant: str) -> str:
-    return f"{report.name}/{variant}/{_short(report, name)}"
-
-
-def _short(report: Report, name: str) -> str:
+def short(report: Report, name: str) -> str:
+    """A figure's name without the split's."""
     return name.removeprefix(f"{report.name}/")
 
 
-def _ablated(report: Report) -> list[str]:
-    steps = (_short(report, name).split("/")[0] for name in report.figures)
-    return list(dict.fromkeys(step.removeprefix("shuffled_") for step in steps if step.startswith("shuffled_")))
+def ablated(report: Report) -> list[str]:
+    """The parts that were left out or shuffled."""
+    steps = [short(report, name).split("/")[0] for name in report.figures]
+    parts = [step.removeprefix(kind) for step in steps for kind in ("without_", "shuffled_") if step.startswith(kind)]
+    return list(dict.fromkeys(parts))
 
 
 def _own(report: Report) -> list[str]:
     """The figures of the model itself on all rows, short, without intervals, classes and counts."""
-    names = (_short(report, name) for name in report.figures)
-    variants = ("without_", "shuffled_", *(f"{kind}/" for kind in BASELINES), "source/", "rows")
+    names = (short(report, name) for name in report.figures)
+    variants = ("without_", "shuffled_", *(f"{kind}/" for kind in BASELINES), "source/", "slice/", "rows")
     return [
         name
         for name in names
@@ -156,7 +130,7 @@ def _own(report: Report) -> list[str]:
 
 
 def _main_rows(report: Report) -> list[list[str]]:
-    kinds = [kind for kind in BASELINES if any(_short(report, name).startswith(f"{kind}/") for name in report.figures)]
+    kinds = [kind for kind in BASELINES if any(short(report, name).startswith(f"{kind}/") for name in report.figures)]
     rows = [["figure", "value", "95 % interval", *kinds]]
     for name in _own(report):
         full = f"{report.name}/{name}"
@@ -166,13 +140,25 @@ def _main_rows(report: Report) -> list[list[str]]:
     return rows
 
 
-def _ablation_rows(report: Report) -> list[list[str]]:
-    rows = [["figure", "part", "left out", "shuffled"]]
+def parts_table(report: Report) -> list[list[str]]:
+    """What each part is worth, a row for each figure and part; only the heading where nothing was left out or shuffled.
+
+    A cost is how much worse the model is without the part; with its interval where there is one.
+    """
+    rows = [["figure", "part", "left out", "costs", "shuffled", "costs"]]
     for name in report.primary:
-        for part in _ablated(report):
-            cells = [_cell(report, _variant(report, name, f"{kind}_{part}")) for kind in ("without", "shuffled")]
-            rows.append([_short(report, name), part, *cells])
+        for part in ablated(report):
+            variants = [variant_of(report, name, f"{kind}_{part}") for kind in ("without", "shuffled")]
+            if any(variant in report.figures for variant in variants):
+                cells = [cell for variant in variants for cell in (_cell(report, variant), _sure(report, f"{variant}/cost"))]
+                rows.append([short(report, name), part, *cells])
     return rows
+
+
+def _sure(report: Report, name: str) -> str:
+    """A figure with its interval."""
+    low, high = report.figures.get(f"{name}/low"), report.figures.get(f"{name}/high")
+    return _cell(report, name) + (f" ({number(low)} to {number(high)})" if low is not None and high is not None else "")
 
 
 def _source_rows(report: Report) -> list[list[str]]:
@@ -188,14 +174,15 @@ def _source_rows(report: Report) -> list[list[str]]:
 def _class_rows(report: Report) -> list[list[str]]:
     found: dict[tuple[str, str], dict[str, str]] = {}
     for name, value in report.figures.items():
-        before, mark, rest = f"/{_short(report, name)}".partition("/class/")
+        before, mark, rest = f"/{short(report, name)}".partition("/class/")
         if mark:
             label, _, figure = rest.rpartition("/")
             found.setdefault((before.strip("/"), label), {})[figure] = number(value)
     several = any(answer for answer, _ in found)
-    rows = [[*(["answer"] if several else []), "class", "precision", "recall"]]
+    columns = list(dict.fromkeys(figure for cells in found.values() for figure in cells))
+    rows = [[*(["answer"] if several else []), "class", *(column.replace("_", " ") for column in columns)]]
     for (answer, label), cells in found.items():
-        rows.append([*([answer] if several else []), label, cells.get("precision", ""), cells.get("recall", "")])
+        rows.append([*([answer] if several else []), label, *(cells.get(column, "") for column in columns)])
     return rows
 
 
@@ -204,7 +191,7 @@ def _cell(report: Report, name: str) -> str:
     return "" if value is None else number(value)
 
 
-def _block(rows: list[list[str]]) -> list[str]:
+def _block(rows: Sequence[Sequence[str]]) -> list[str]:
     return ["", *_aligned(rows)] if len(rows) > 1 else []
 
 

@@ -1,36 +1,49 @@
-"""Counts while rows stream by: every metric of every answer, on all rows and on those of each source."""
+"""Counts while rows stream by: every metric of every answer, on all rows, on those of each source and on those of each slice."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from multitune.core import catalog
 from multitune.core.catalog import Plugin
 from multitune.core.errors import DataError, RecipeError, did_you_mean, one_of
-from multitune.core.protocols import AnswerNeed, Figure, Metric, Needs, Prediction, Sample, TaskPreset
+from multitune.core.protocols import AnswerNeed, ByRow, Figure, Metric, Needs, Prediction, Predictor, Sample, TaskPreset
 from multitune.core.recipe import EvaluateSpec
 from multitune.data.split import Examples
+from multitune.measure.slices import Slice
 
 
 @dataclass(frozen=True)
 class Question:
     """One metric that one answer is judged by; `answer` is empty for a model without answers.
 
-    prefix: stands before the metric's figures: `<answer>/` where there are several answers.
+    prefix: stands before the metric's figures: `<answer>/` where there are several answers. prompted: what the model said to the metric's
+    own samples, such as the texts of labels.
     """
 
     plugin: Plugin
     answer: str
     need: AnswerNeed
     prefix: str
+    prompted: tuple[Prediction, ...] = ()
 
     def ask(self) -> Metric:
         """A fresh metric."""
         metric: Metric = self.plugin.build(self.answer, self.need)
+        if self.prompted:
+            metric.prompted(self.prompted)
         return metric
+
+    def prompts(self, needs: Needs, examples: Examples) -> Sequence[Sample]:
+        """The samples that the metric wants answered before the rows.
+
+        Raises: RecipeError for a metric that does not fit these parts.
+        """
+        metric: Metric = self.plugin.build(self.answer, self.need)
+        return metric.prompts(needs, examples.column)
 
 
 @dataclass(frozen=True)
@@ -51,14 +64,21 @@ class Tally:
         self.unanswered: Counter[str] = Counter()
         self._all = [question.ask() for question in questions]
         self._of_source: dict[str, list[Metric]] = {}
+        self._of_slice: dict[Slice, list[Metric]] = {}
+        self._rows_of: Counter[Slice] = Counter()
 
-    def update(self, sample: Sample, prediction: Prediction) -> None:
-        """Feed one row to every metric; counts the answers that it lacks."""
+    def update(self, sample: Sample, prediction: Prediction, slices: Sequence[Slice] = ()) -> None:
+        """Feed one row to every metric, and to those of the slices that it is in; counts the answers that it lacks."""
         truth = truth_of(sample, {question.answer for question in self.questions})
         self.unanswered.update({question.answer for question in self.questions if question.answer and question.answer not in truth})
         if sample.source not in self._of_source:
             self._of_source[sample.source] = [question.ask() for question in self.questions]
-        for metric in (*self._all, *self._of_source[sample.source]):
+        for one in slices:
+            self._rows_of[one] += 1
+            if one not in self._of_slice:
+                self._of_slice[one] = [question.ask() for question in self.questions]
+        groups = (self._of_source[sample.source], *(self._of_slice[one] for one in slices))
+        for metric in (*self._all, *(metric for group in groups for metric in group)):
             metric.update(prediction, truth)
 
     def figures(self, *, draws: int, seed: int) -> Iterator[Named]:
@@ -70,12 +90,28 @@ class Tally:
         if len(self._of_source) < 2:
             return
         for source, metrics in sorted(self._of_source.items()):
-            for question, metric in zip(self.questions, metrics, strict=True):
-                try:
-                    found = [named for named in _named([question], [metric], draws=draws, seed=seed) if named.primary]
-                except DataError:  # a source need not have the columns that a metric asks for; that none has them is told by `figures`
-                    continue
-                yield from (Named(f"source/{source}/{named.name}", named.figure, True, named.better) for named in found)
+            yield from self._primary(f"source/{source}", metrics, draws=draws, seed=seed)
+
+    def slices(self, *, draws: int, seed: int) -> Iterator[tuple[Slice, int, Sequence[Named]]]:
+        """Each slice with its rows and its primary figures, `slice/<column>=<value>/...`."""
+        for one in sorted(self._of_slice, key=lambda one: one.name):
+            yield one, self._rows_of[one], list(self._primary(one.name, self._of_slice[one], draws=draws, seed=seed))
+
+    def by_row(self) -> dict[str, tuple[ByRow, str]]:
+        """Figures that can be compared row by row, by their names within the split, and how each is better."""
+        return {
+            f"{question.prefix}{name}": (found, metric.better)
+            for question, metric in zip(self.questions, self._all, strict=True)
+            for name, found in metric.by_row().items()
+        }
+
+    def _primary(self, group: str, metrics: Sequence[Metric], *, draws: int, seed: int) -> Iterator[Named]:
+        for question, metric in zip(self.questions, metrics, strict=True):
+            try:
+                found = [named for named in _named([question], [metric], draws=draws, seed=seed) if named.primary]
+            except DataError:  # a group need not have the columns that a metric asks for; that none has them is told by `figures`
+                continue
+            yield from (Named(f"{group}/{named.name}", named.figure, True, named.better) for named in found)
 
     def baselines(self) -> Iterator[Named]:
         """What a model that looks at nothing reaches: `majority/...`, `mean/...`, `chance/...`."""
@@ -119,13 +155,28 @@ def questions(spec: EvaluateSpec, preset: TaskPreset, needs: Needs) -> Iterator[
         yield Question(plugin, answer, answers[answer], f"{answer}/" if several else "")
 
 
-def check_columns(asked: Iterable[Question], examples: Mapping[Any, Examples]) -> None:
-    """Look for the columns that metrics name before anything is spent.
+def prompted(asked: Iterable[Question], predictor: Predictor, needs: Needs, examples: Examples) -> tuple[Question, ...]:
+    """The questions with what the model says to their own samples."""
+    made: list[Question] = []
+    for question in asked:
+        samples = question.prompts(needs, examples)
+        made.append(replace(question, prompted=tuple(predictor.predict(samples))) if samples else question)
+    return tuple(made)
 
-    Raises: DataError for one that is not there, or that a row of the validation or test split lacks where every row must have it.
+
+def check_columns(asked: Iterable[Question], examples: Mapping[Any, Examples], *, needs: Needs, slices: Sequence[str] = ()) -> None:
+    """Look for the columns that metrics and slices name, and whether metrics fit the parts, before anything is spent.
+
+    Raises: DataError for a column that is not there, or that a row of the validation or test split lacks where every row must have it;
+    RecipeError for a metric that does not fit.
     """
-    train = examples["train"]
-    known = sorted({*train.mixed.columns, *train.parts})
+    some = next(iter(examples.values()))
+    known = sorted({*some.mixed.columns, *some.parts})
+    for place, column in enumerate(slices):
+        if column not in known:
+            found = f'there is no column "{column}"; there are {one_of(known)}.'
+            raise DataError(f"evaluate.slices.{place}", found, did_you_mean(column, known))
+    asked = list(asked)
     for question in asked:
         for field, info in type(question.plugin.options).model_fields.items():
             extra = info.json_schema_extra
@@ -137,11 +188,14 @@ def check_columns(asked: Iterable[Question], examples: Mapping[Any, Examples]) -
                     raise DataError(where, f'there is no column "{column}"; there are {one_of(known)}.', did_you_mean(column, known))
                 if need == "every":
                     _check_every_row(column, examples, where)
+    for question in asked:
+        question.prompts(needs, some)
 
 
 def _check_every_row(column: str, examples: Mapping[Any, Examples], where: str) -> None:
-    for name in ("valid", "test"):
-        split = examples[name]
+    for name, split in examples.items():
+        if name == "train":
+            continue
         lacking = next((place for place, value in enumerate(split.column(column)) if value is None), None)
         if lacking is not None:
             raise DataError(where, f'row {split.ids[lacking]} ({name}) has no "{column}".', "Name a column that every row has.")

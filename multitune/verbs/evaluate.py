@@ -79,12 +79,14 @@ def evaluate(
 
 def _measured(artifact: Artifact, recipe: Recipe, data: Any, split: Split, ledger: Ledger, name: str) -> Report:
     from multitune.data.plan import findings_of_others
+    from multitune.measure import tally
     from multitune.measure.evaluator import Evaluator
 
     _, examples = examples_of(recipe, artifact, data, split, ledger)
     preset = catalog.find("task", recipe.task.name, recipe.task.options, where="task").build()
     wanted = recipe.evaluate
     judge = Evaluator(wanted, preset, artifact.needs, recipe.seed, ledger, recipe.data.max_loss)
+    tally.check_columns(judge.questions, {name: examples}, needs=artifact.needs, slices=wanted.slices)
     predictor = artifact.predictor(generate=wanted.generate)
     report = judge.evaluate(predictor, examples, name=name, baselines=wanted.baselines, ablations=wanted.ablations)
     told = [] if data is None else findings_of_others(make_recipe(artifact.request), examples, artifact.needs)

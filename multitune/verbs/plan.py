@@ -109,7 +109,8 @@ def make_plan(recipe: Recipe, ledger: Ledger) -> Planned:
         "run.seed": Value(recipe.seed, "recipe" if recipe.given("seed") else "default"),
     }
     data = data_plan.outline(recipe, ledger)
-    tally.check_columns(tally.questions(recipe.evaluate, preset, data.needs), data.examples)
+    asked = tally.questions(recipe.evaluate, preset, data.needs)
+    tally.check_columns(asked, data.examples, needs=data.needs, slices=recipe.evaluate.slices)
     model = model_plan.state(recipe, data.needs)
     towers = [tower.name for tower in model.anatomy.towers]
     tuned = tuning_plan.state(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from multitune.core.randomness import generator
-from multitune.measure.bootstrap import interval, interval_of_share, interval_of_weights, weights
+from multitune.measure.bootstrap import interval, interval_of_share, interval_of_weights, weights, with_an_edge
 
 
 def _mean(sums: np.ndarray) -> np.ndarray:
@@ -83,3 +83,9 @@ def test_a_share_of_one_or_none_leaves_what_wilson_leaves() -> None:
 
 def test_without_draws_a_share_of_one_has_no_interval() -> None:
     assert interval_of_share(np.array([True]), np.array([18]), draws=0, seed=0) == (1.0, 1.0)
+
+
+def test_an_interval_that_fell_together_at_an_edge_is_widened_and_no_other() -> None:
+    assert with_an_edge((100.0, 100.0), 0.0, 100.0, num_rows=18) == pytest.approx((82.412, 100.0), abs=1e-3)
+    assert with_an_edge((0.0, 0.0), 0.0, 1.0, num_rows=18) == pytest.approx((0.0, 0.17588), abs=1e-5)
+    assert with_an_edge((0.9, 1.0), 0.0, 1.0, num_rows=18) == (0.9, 1.0)

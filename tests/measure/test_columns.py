@@ -34,3 +34,11 @@ def test_a_column_that_a_caption_is_to_mention_is_looked_for_by_the_plan(tmp_pat
     made["evaluate"] = {"metrics": [{"name": "mentions", "columns": ["label", "colour"]}]}
     with pytest.raises(DataError, match=r'evaluate\.metrics\.mentions\.columns: there is no column "colour"'):
         multitune.plan(made)
+
+
+def test_a_column_to_slice_by_that_is_not_there_is_refused_by_the_plan(tmp_path: Path) -> None:
+    data = {"source": {"name": "table", "path": str(picture_table(tmp_path, 40))}, "parts": {"image": "image", "label": "category"}}
+    made = {"name": "x", "task": "classification", "data": data | {"answers": ["label"]}, "evaluate": {"slices": ["label", "labe"]}}
+    made["model"] = {"name": "fusion_encoder", "towers": {"image": "tiny/image"}}
+    with pytest.raises(DataError, match=r'evaluate\.slices\.1: there is no column "labe"; .*Did you mean "label"'):
+        multitune.plan(made)

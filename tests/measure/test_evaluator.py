@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -40,6 +40,9 @@ class Rows:
 
     def sample(self, index: int) -> Sample:
         return self.samples[index]
+
+    def column(self, name: str) -> list[str | None]:
+        return [one.columns.get(name) for one in self.samples]
 
 
 @dataclass
@@ -186,8 +189,56 @@ def test_a_part_that_is_not_used_is_found_out() -> None:
     needs = Needs(PARTS, {"same": CLASSES})
     rows = Rows([Sample(one.id, {**one.parts, "same": Part("category", "no")}) for one in pairs(200).samples])
     report = Evaluator(QUICK, CLASSIFY, needs).evaluate(Comparer(needs, reads=("left",)), rows, ablations=True)
-    told = [finding.message for finding in report.findings if finding.code == "part-not-used"]
+    told = [finding.message for finding in report.findings if finding.code == "ignores-part"]
     assert any('"right"' in message for message in told)
+    assert "uses-parts" not in {finding.code for finding in report.findings}
+
+
+def test_a_part_without_which_it_is_worse_has_its_cost_with_a_paired_interval() -> None:
+    report = Evaluator(QUICK, CLASSIFY, ONE).evaluate(Comparer(ONE), pairs(300), ablations=True)
+    for variant in ("without_left", "shuffled_right"):
+        own, less = report.figures["test/accuracy"], report.figures[f"test/{variant}/accuracy"]
+        assert report.figures[f"test/{variant}/accuracy/cost"] == pytest.approx(own - less)
+        assert 0 < report.figures[f"test/{variant}/accuracy/cost/low"] < own - less < report.figures[f"test/{variant}/accuracy/cost/high"]
+        assert report.figures[f"test/{variant}/accuracy/low"] < less < report.figures[f"test/{variant}/accuracy/high"]
+    assert [one.message[:16] for one in report.findings if one.code == "uses-parts"] == ["uses both parts:"]
+    assert report.details["parts"][1][:2] == ["accuracy", "left"]
+
+
+def test_a_slice_has_the_figures_of_its_rows_alone() -> None:
+    rows = Rows([replace(one, columns={"kind": "even" if int(one.id) % 2 == 0 else "a/b"}) for one in pairs(100).samples])
+    report = Evaluator(EvaluateSpec(intervals=200, slices=("kind",)), CLASSIFY, ONE).evaluate(Comparer(ONE), rows)
+    for value, name in (("even", "even"), ("a/b", "a%2Fb")):
+        alone = Evaluator(QUICK, CLASSIFY, ONE).evaluate(Comparer(ONE), Rows([one for one in rows.samples if one.columns["kind"] == value]))
+        for end in ("", "/low", "/high"):
+            assert report.figures[f"test/slice/kind={name}/accuracy{end}"] == alone.figures[f"test/accuracy{end}"]
+        assert report.figures[f"test/slice/kind={name}/rows"] == 50
+    assert report.figures["test/slice/kind=a%2Fb/accuracy"] == 1.0 > report.figures["test/slice/kind=even/accuracy"]
+    assert [row[:4] for row in report.details["slices"][1:]] == [["kind", "a/b", "50", "accuracy"], ["kind", "even", "50", "accuracy"]]
+    assert "weak-slices" not in {finding.code for finding in report.findings}
+
+
+def test_small_and_weak_slices_are_told_and_a_row_without_the_value_has_its_own() -> None:
+    rows = Rows([replace(one, columns={} if int(one.id) % 10 == 0 else {"kind": "right"}) for one in pairs(200).samples])
+    report = Evaluator(EvaluateSpec(intervals=200, slices=("kind",)), CLASSIFY, ONE).evaluate(Comparer(ONE), rows)
+    assert report.figures["test/slice/kind=(absent)/accuracy"] == 0.0
+    told = {finding.code: finding.message for finding in report.findings}
+    assert told["small-slices"] == "1 of 2 slices have fewer than 30 rows: kind=(absent) (20)."
+    assert told["weak-slices"] == "is surely worse than 0.900 in 1 of 2 slices: kind=(absent) (0.000)."
+
+
+def test_of_very_many_values_the_commonest_have_slices_and_it_is_said() -> None:
+    rows = Rows([replace(one, columns={"kind": "often" if int(one.id) < 20 else one.id}) for one in pairs(120).samples])
+    report = Evaluator(EvaluateSpec(intervals=0, slices=("kind",)), CLASSIFY, ONE).evaluate(Comparer(ONE), rows)
+    (told,) = [finding.message for finding in report.findings if finding.code == "slices-capped"]
+    assert told == '"kind" has 101 values: the commonest 50 have slices, 51 of 120 rows are in none.'
+    assert sum(name.endswith("/rows") and "/slice/" in name for name in report.figures) == 50
+
+
+def test_the_watched_figures_have_slices_without_counts() -> None:
+    rows = Rows([replace(one, columns={"kind": "k"}) for one in pairs(40).samples])
+    watched = Evaluator(EvaluateSpec(slices=("kind",)), CLASSIFY, ONE).watch(Comparer(ONE), rows)
+    assert set(watched) == {"valid/accuracy", "valid/macro_f1", "valid/slice/kind=k/accuracy"}
 
 
 def test_each_source_of_a_mix_has_its_figures() -> None:

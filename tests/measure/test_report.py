@@ -15,6 +15,9 @@ FIGURES = {
     "test/class/a/recall": 0.5,
     "test/majority/accuracy": 0.11,
     "test/without_image/accuracy": 0.2,
+    "test/without_image/accuracy/cost": 0.712,
+    "test/without_image/accuracy/cost/low": 0.6,
+    "test/without_image/accuracy/cost/high": 0.8,
     "test/shuffled_image/accuracy": 0.15,
     "test/source/x/accuracy": 0.9,
     "test/source/x/accuracy/low": 0.8,
@@ -34,8 +37,8 @@ def test_the_table_is_aligned_text() -> None:
         "  accuracy  0.912  0.880 to 0.940  0.110     0.100",
         "  macro_f1  0.900",
         "",
-        "  figure    part   left out  shuffled",
-        "  accuracy  image  0.200     0.150",
+        "  figure    part   left out  costs                   shuffled  costs",
+        "  accuracy  image  0.200     0.712 (0.600 to 0.800)  0.150",
         "",
         "  source  figure    value",
         "  x       accuracy  0.900",
@@ -67,28 +70,6 @@ def test_a_figure_that_is_surely_worse_than_a_baseline_is_said_so() -> None:
 def test_without_an_interval_nothing_is_sure() -> None:
     (told,) = judge(Report("test", 400, {"test/accuracy": 0.3, "test/majority/accuracy": 0.5}, {"test/accuracy": "higher"}))
     assert told.message == "0.300 is not surely better than majority (0.500)."
-
-
-SHUFFLED = {
-    "test/shape/accuracy": 0.9,
-    "test/shape/accuracy/low": 0.85,
-    "test/pitch/accuracy": 0.8,
-    "test/pitch/accuracy/low": 0.7,
-    "test/shuffled_audio/shape/accuracy": 0.9,
-    "test/shuffled_audio/pitch/accuracy": 0.2,
-}
-BOTH = {"test/shape/accuracy": "higher", "test/pitch/accuracy": "higher"}
-
-
-def test_a_part_that_one_answer_needs_is_not_to_be_left_out() -> None:
-    (told,) = judge(Report("test", 400, SHUFFLED, BOTH))
-    assert (told.code, told.severity, told.where) == ("part-not-used", "info", "test/shape/accuracy")
-    assert told.remedy == "Keep the part: pitch/accuracy needs it."
-
-
-def test_a_part_that_no_answer_needs_may_be_left_out() -> None:
-    told = list(judge(Report("test", 400, SHUFFLED | {"test/shuffled_audio/pitch/accuracy": 0.79}, BOTH)))
-    assert [(one.severity, one.remedy[:18]) for one in told] == [("warning", "Leave the part out")] * 2
 
 
 def test_numbers_are_short() -> None:

@@ -17,4 +17,5 @@ class EvaluateSpec(Strict):
     intervals: int = Field(default=1000, ge=0, description="bootstrap draws; 0: no intervals")
     baselines: bool = Field(default=True, description="majority or chance, and the untuned model")
     ablations: bool = Field(default=True, description="each part left out and each shuffled, where a model takes several")
+    slices: tuple[str, ...] = Field(default=(), description="columns: the rows of each of their values are measured by themselves too")
     generate: dict[str, Any] = Field(default_factory=dict, description="max_new_tokens, temperature, top_p; greedy by default")

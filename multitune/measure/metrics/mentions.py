@@ -16,8 +16,9 @@ from pydantic import Field
 
 from multitune.core import catalog
 from multitune.core.errors import DataError, did_you_mean, one_of
-from multitune.core.protocols import AnswerNeed, Figure, Metric, Prediction, Text
+from multitune.core.protocols import AnswerNeed, ByRow, Figure, Metric, Prediction, Text
 from multitune.measure.bootstrap import interval_of_share
+from multitune.measure.paired import Share
 
 SERVES = ("text",)
 
@@ -58,11 +59,17 @@ class MentionsMetric(Metric):
             missing = next((column for column in self._columns if column not in self._seen), self._columns[0])
             found = f'no row has the column "{missing}"; there are {one_of(self._seen)}.'
             raise DataError("evaluate.metrics.mentions.columns", found, did_you_mean(missing, sorted(self._seen)))
-        hits = np.stack([self._hits(place) for place in range(len(self._columns))], axis=1)
-        for place, column in enumerate(self._columns):
-            yield _figure(column, hits[:, place], draws=draws, seed=seed)
-        if len(self._columns) > 1:
-            yield _figure(self.primary, np.all(hits, axis=1), draws=draws, seed=seed)
+        for name, hits in self._shares().items():
+            low, high = interval_of_share(hits, np.ones(len(hits), np.int64), draws=draws, seed=seed)
+            yield Figure(name, float(hits.mean()), low, high, drawn=draws > 0)
+
+    def by_row(self) -> Mapping[str, ByRow]:
+        """The share of rows right in each column, then in all of them."""
+        return {name: Share(hits) for name, hits in self._shares().items()} if self._true else {}
+
+    def _shares(self) -> dict[str, NDArray[np.bool_]]:
+        shares = {column: self._hits(place) for place, column in enumerate(self._columns)}
+        return shares | ({self.primary: np.logical_and.reduce(list(shares.values()))} if len(shares) > 1 else {})
 
     def _hits(self, place: int) -> NDArray[np.bool_]:
         true = [row[place].casefold() for row in self._true]
@@ -74,8 +81,3 @@ class MentionsMetric(Metric):
 def build(options: Options, answer: str, need: AnswerNeed) -> MentionsMetric:
     """The metric of one text answer."""
     return MentionsMetric(answer, options.columns)
-
-
-def _figure(name: str, hits: NDArray[np.bool_], *, draws: int, seed: int) -> Figure:
-    low, high = interval_of_share(hits, np.ones(len(hits), np.int64), draws=draws, seed=seed)
-    return Figure(name, float(hits.mean()), low, high, drawn=draws > 0)

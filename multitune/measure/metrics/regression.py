@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from multitune.core import catalog
-from multitune.core.protocols import AnswerNeed, Figure, Metric, Number, Prediction
+from multitune.core.protocols import AnswerNeed, ByRow, Figure, Metric, Number, Prediction
 from multitune.measure.bootstrap import Array, interval
+from multitune.measure.paired import Sums
 
 SERVES = ("number",)
 
@@ -61,6 +62,13 @@ class Regression(Metric):
         for name, statistic in self._statistics():
             value = float(statistic(sums)[0])
             yield Figure(f"mean/{name}", value, value, value, drawn=False)
+
+    def by_row(self) -> Mapping[str, ByRow]:
+        """`mae` and `r2`."""
+        if not self.truth:
+            return {}
+        rows = self._rows(np.array(self.given))
+        return {name: Sums(rows, statistic) for name, statistic in self._statistics()}
 
     def _rows(self, given: Array) -> Array:
         """What each row adds: 1, |error|, error squared, and the truth about its mean with its square."""

@@ -18,8 +18,9 @@ from pydantic import Field
 
 from multitune.core import catalog
 from multitune.core.errors import DataError
-from multitune.core.protocols import AnswerNeed, Embedding, Figure, Metric, Prediction
+from multitune.core.protocols import AnswerNeed, ByRow, Embedding, Figure, Metric, Prediction
 from multitune.measure.bootstrap import Array, interval_of_share, interval_of_weights
+from multitune.measure.paired import Kinds, Share
 
 SERVES = ("",)
 DEPTHS = (1, 5, 10)
@@ -77,6 +78,16 @@ class Retrieval(Metric):
             low, high = interval_of_weights(counts, lambda weights, ranks=ranks: _median(ranks, weights), draws=draws, seed=seed)
             value = float(_median(ranks, counts[None].astype(np.float64))[0])
             yield Figure(f"{name}/median_rank", value, low, high, drawn=draws > 0)
+
+    def by_row(self) -> Mapping[str, ByRow]:
+        """All of `compute`; the candidates stay as they are, what is drawn are the rows that ask."""
+        found: dict[str, ByRow] = {}
+        for name, hits, source, target in self._pairs():
+            ranks = ranks_of(source, target, hits)
+            kinds, kind = np.unique(ranks, return_inverse=True)
+            found |= {f"{name}/r_at_{depth}": Share(ranks <= depth) for depth in DEPTHS}
+            found[f"{name}/median_rank"] = Kinds(kind, len(kinds), lambda weights, kinds=kinds: _median(kinds, weights))
+        return found
 
     def baseline(self) -> Iterator[Figure]:
         """`chance/<from>_to_<to>/...`: what a random order of the candidates reaches on average."""

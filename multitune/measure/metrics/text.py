@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from sacrebleu.metrics.bleu import BLEU
 
 from multitune.core import catalog
-from multitune.core.protocols import AnswerNeed, Figure, Metric, Prediction, Text
-from multitune.measure.bootstrap import interval, interval_of_share
+from multitune.core.protocols import AnswerNeed, ByRow, Figure, Metric, Prediction, Text
+from multitune.measure.bootstrap import interval, interval_of_share, with_an_edge
+from multitune.measure.paired import Share, Sums
 
 SERVES = ("text",)
 ORDER = 4
+BEST = 100.0
 
 
 class Options(catalog.Options):
@@ -50,11 +52,18 @@ class TextMetric(Metric):
         if not self._rows:
             return
         rows = np.asarray(self._rows, np.float64)
-        low, high = interval(rows, _bleu, draws=draws, seed=seed)
+        drawn = interval(rows, _bleu, draws=draws, seed=seed)
+        low, high = with_an_edge(drawn, 0.0, BEST, num_rows=len(rows)) if draws else drawn
         yield Figure("bleu", float(_bleu(rows.sum(0, keepdims=True))[0]), low, high, drawn=draws > 0)
         exact = np.array(self._exact)
         low, high = interval_of_share(exact, np.ones(len(exact), np.int64), draws=draws, seed=seed)
         yield Figure("exact_match", float(exact.mean()), low, high, drawn=draws > 0)
+
+    def by_row(self) -> Mapping[str, ByRow]:
+        """`bleu` and `exact_match`."""
+        if not self._rows:
+            return {}
+        return {"bleu": Sums(np.asarray(self._rows, np.float64), _bleu), "exact_match": Share(np.array(self._exact))}
 
 
 def build(options: Options, answer: str, need: AnswerNeed) -> TextMetric:
