@@ -197,6 +197,7 @@ class Strategy(Protocol):
 class Loss(Protocol):
     """`build(options, needs: Needs) -> Loss`: a sum and a weight for each of its terms.
 
+    One with parameters of its own is a torch module besides; in the tuning table they are called `loss...`, and they do not decay.
     over: `rows` (each row alone) or `pairs` (every embedding of the global batch). `weights` looks at answers only, so that it
     can be summed over the whole step before the first forward. A term's loss is its sum over its weight; terms are added with
     `shares[term]`, 1.0 where it is absent. terms: their names, the same for every batch.

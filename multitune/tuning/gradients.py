@@ -171,6 +171,9 @@ class Pairs:
         if terms:
             value = torch.stack([self._gradients.share(term) * part for term, part in terms.items()]).sum()
             (value * scale).backward()
+        loss = self._gradients.loss
+        if isinstance(loss, torch.nn.Module) and self._owner not in {index for index, _ in self.micro}:
+            loss.zero_grad(set_to_none=True)  # every rank took the loss of all rows: of what it learns itself, one gradient is the whole
         return {term: part.detach() for term, part in terms.items()}
 
 

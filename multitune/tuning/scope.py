@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
+from multitune.core.errors import ModelError
 from multitune.core.finding import Finding, Severity
 from multitune.core.recipe import TuningRow, steps_of
 from multitune.models import anatomy as anatomies
@@ -25,11 +26,12 @@ if TYPE_CHECKING:
     from peft import LoraConfig
 
 BatchNorm = Literal["eval", "moving"]
+LOSS = "loss"  # what a loss's own parameters are called by: loss.uncertainty.label
 
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """One tensor that moves. tower: empty for what lies in none. rate: multiplies the run's.
+    """One tensor that moves. tower: empty for what lies in none, `loss` for the loss's own. rate: multiplies the run's.
 
     start (inclusive), stop (exclusive): optimizer steps. inserted: it belongs to an adapter.
     """
@@ -44,8 +46,8 @@ class Entry:
 
     @property
     def decays(self) -> bool:
-        """Whether weight decay applies: weights of two or more dimensions."""
-        return self.parameter.ndim >= 2
+        """Whether weight decay applies: weights of two or more dimensions, none of the loss's own."""
+        return self.parameter.ndim >= 2 and self.tower != LOSS
 
     def moves(self, step: int) -> bool:
         """Whether it moves at `step`."""
@@ -83,7 +85,7 @@ class Scope:
         if names == self._entered:
             return
         self._entered = names
-        for parameter in self.family.parameters():
+        for parameter in (*self.family.parameters(), *(entry.parameter for entry in self.entries)):
             parameter.requires_grad_(False)
         for entry in self.moving(step):
             entry.parameter.requires_grad_(True)
@@ -102,6 +104,7 @@ class Scope:
         """A hash of every tensor of the model: what moves by public name, the rest by module path, buffers too."""
         named = {id(entry.parameter): entry.name for entry in self.entries}
         tensors = {named.get(id(tensor), f"{name}!"): tensor for name, tensor in self.family.named_parameters()}
+        tensors |= {entry.name: entry.parameter for entry in self.entries if entry.tower == LOSS}
         tensors |= {f"{name}!buffer": tensor for name, tensor in self.family.named_buffers()}
         return {name: _hash(tensor) for name, tensor in tensors.items()}
 
@@ -137,21 +140,23 @@ def apply(
     seed: int,
     batch_norm: BatchNorm = "eval",
     unused: Collection[str] = (),
+    loss: object = None,
 ) -> Scope:
     """Insert adapters, and decide for every tensor of `family` whether, when and how fast it moves.
 
     rows: the tuning table, also as the plan holds it; later rows win, unmatched is frozen. anatomy: that of `family` before
-    anything is inserted. unused: public names that no gradient reaches; they are left out.
+    anything is inserted. unused: public names that no gradient reaches; they are left out. loss: one with parameters of its own is a torch
+    module; they are called `loss...`.
     Raises: ModelError for a pattern that matches nothing, or adapters that cannot be inserted.
     """
     table = [row if isinstance(row, TuningRow) else TuningRow.model_validate(row) for row in rows]
-    resolve(table, anatomy)
+    resolve(table, beside(anatomy, loss))
     inserted = adapters.insert(table, anatomy, family, seed=seed)
     whole = anatomies.find(family) if inserted.configs else anatomy
-    tensors = {name: family.get_parameter(path) for path, name in whole.names.items()}
-    rules = resolve(table, whole, inserted.by_row)
+    tensors = {name: family.get_parameter(path) for path, name in whole.names.items()} | own_parameters(loss)
+    rules = resolve(table, beside(whole, loss), inserted.by_row)
     by_tensor = {id(tensors[name]): rules[name] for name in tensors if name in rules}
-    towers = {tower.name for tower in whole.towers}
+    towers = {LOSS, *(tower.name for tower in whole.towers)}
     brought = {name for names in inserted.by_row.values() for name in names}
     entries: dict[int, Entry] = {}
     for name, tensor in tensors.items():
@@ -164,6 +169,23 @@ def apply(
             entries[id(tensor)] = Entry(name, first if first in towers else "", tensor, row.rate, start, stop, name in brought)
     left_out = tuple(sorted(name for name in unused if name in rules))
     return Scope(family, tuple(entries.values()), total_steps, batch_norm, inserted.configs, left_out)
+
+
+def own_parameters(loss: object) -> dict[str, torch.nn.Parameter]:
+    """A loss's own parameters by public name; none where it is no torch module."""
+    return {f"{LOSS}.{path}": parameter for path, parameter in loss.named_parameters()} if isinstance(loss, torch.nn.Module) else {}
+
+
+def beside(anatomy: Anatomy, loss: object) -> Anatomy:
+    """The anatomy with the loss's own parameters beside the model's.
+
+    Raises: ModelError where something of the model is called `loss` too.
+    """
+    own = own_parameters(loss)
+    if own and any(name.split(".")[0] == LOSS for name in anatomy.parameters):
+        raise ModelError("data.parts", f'a part is called "{LOSS}", and so are the parameters of the loss.', "Call it something else.")
+    sizes = {name: parameter.numel() for name, parameter in own.items()}
+    return replace(anatomy, names={**anatomy.names, **{name: name for name in own}}, sizes={**anatomy.sizes, **sizes}) if own else anatomy
 
 
 def resolve(rows: Sequence[TuningRow], anatomy: Anatomy, by_row: Mapping[int, Sequence[str]] | None = None) -> dict[str, TuningRow]:

@@ -122,7 +122,7 @@ def make_plan(recipe: Recipe, ledger: Ledger) -> Planned:
         unused=model.unused,
         random=[name for name in towers if model.values[f"model.towers.{name}.random_in_training"].value],
     )
-    moving = tuning_plan.moving_names(recipe, model.anatomy, rows=data.rows_per_epoch, unused=model.unused)
+    moving = tuning_plan.moving_names(recipe, tuned.anatomy, rows=data.rows_per_epoch, unused=model.unused)
     made = Plan(
         name=recipe.name,
         request=recipe.request(),

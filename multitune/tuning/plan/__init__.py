@@ -15,6 +15,7 @@ from multitune.models.anatomy import Anatomy
 from multitune.tuning.plan.batches import Batches, batch_arithmetic, compute_threads, device_of, loader_workers
 from multitune.tuning.plan.doubts import doubts, refuse, refuse_scalars
 from multitune.tuning.plan.table import Moves, moves_of, moves_table, moving_names, planned_table, tuning_table
+from multitune.tuning.scope import beside
 
 MAX_EVALUATIONS = 10
 BYTES_PER_MOMENTS = 8
@@ -25,8 +26,9 @@ _OVER = {"rows": "each row alone; exact over micro-batches and ranks", "pairs": 
 
 @dataclass(frozen=True)
 class TuningOutline:
-    """What a plan knows of the tuning."""
+    """What a plan knows of the tuning. anatomy: of the model, and of the loss where it has parameters of its own."""
 
+    anatomy: Anatomy
     values: Mapping[str, Value]
     tables: Mapping[str, tuple[tuple[str, ...], ...]]
     findings: tuple[Finding, ...]
@@ -48,15 +50,16 @@ def state(
     Raises: RecipeError, ModelError for what does not hang together.
     """
     batches = batch_arithmetic(recipe, rows)
-    table = tuning_table(recipe, anatomy)
     plugin = _loss_plugin(recipe, preset, needs)
     loss: Loss = plugin.build(needs)
+    anatomy = beside(anatomy, loss)
+    table = tuning_table(recipe, anatomy)
     moves = moves_of(table, anatomy, batches.steps, unused)
     refuse(recipe, batches, moves, loss)
     refuse_scalars(plugin, anatomy)
     values = _strategy(recipe, table) | _loss(recipe, plugin, loss) | _train(recipe, batches, moves)
     findings = tuple(doubts(batches, table, moves, loss, random))
-    return TuningOutline(values, {"moves": moves_table(recipe, moves, batches.steps)}, findings)
+    return TuningOutline(anatomy, values, {"moves": moves_table(recipe, moves, batches.steps)}, findings)
 
 
 def _strategy(recipe: Recipe, table: list[TuningRow]) -> dict[str, Value]:

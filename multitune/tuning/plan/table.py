@@ -11,15 +11,16 @@ from multitune.core.recipe import Recipe, TuningRow
 from multitune.models.anatomy import Anatomy
 from multitune.tuning import adapters
 from multitune.tuning.plan.batches import batch_arithmetic
-from multitune.tuning.scope import resolve, span
+from multitune.tuning.scope import LOSS, resolve, span
 
 
 def tuning_table(recipe: Recipe, anatomy: Anatomy) -> list[TuningRow]:
-    """The rows of the recipe's tuning table, or of its strategy."""
+    """The rows of the recipe's tuning table, or of its strategy; before them one for the loss's own parameters, if there are any."""
+    own = [TuningRow(pattern=LOSS)] if LOSS in anatomy.left else []
     if isinstance(recipe.strategy, tuple):
-        return list(recipe.strategy)
+        return [*own, *recipe.strategy]
     name = "full" if recipe.strategy.name == "auto" else recipe.strategy.name
-    return catalog.find("strategy", name, recipe.strategy.options, where="strategy").build().rows(anatomy)
+    return [*own, *catalog.find("strategy", name, recipe.strategy.options, where="strategy").build().rows(anatomy)]
 
 
 def moving_names(recipe: Recipe, anatomy: Anatomy, *, rows: int, unused: Collection[str] = ()) -> set[str]:

@@ -40,7 +40,7 @@ class Line:
 
         recipe, plan = planned.recipe, planned.plan
         family = build_family(recipe, planned.data.needs, Weights("pretrained", seed=recipe.seed))
-        anatomy = anatomies.find(family)
+        anatomy, loss = anatomies.find(family), loss_of(recipe, planned.preset, planned.data.needs)
         scope = scopes.apply(
             planned_table(plan),
             anatomy,
@@ -49,6 +49,7 @@ class Line:
             seed=recipe.seed,
             batch_norm=plan["train.batch_norm"],
             unused=planned.model.unused,
+            loss=loss,
         )
         loader = Loader.of(
             planned.data.examples["train"],
@@ -60,7 +61,7 @@ class Line:
             rank=ranks.rank,
             gather=ranks.gather_texts,
         )
-        return cls(planned, family, anatomy, scope, loss_of(recipe, planned.preset, planned.data.needs), loader)
+        return cls(planned, family, anatomy, scope, loss, loader)
 
     def cuts(self) -> Settled:
         """The cuts of what never moves in this run, proven on made-up rows."""

@@ -61,6 +61,8 @@ class Accelerate:
         ranks = processes(plan["train.device"])
         torch.set_num_threads(plan["train.threads"])
         family.to(ranks.device)
+        if isinstance(loss, torch.nn.Module):
+            loss.to(ranks.device)
         loop = Loop(family, scope, loss, plan, run, ranks, watch, ledger or Ledger(), control or control_of(plan))
         total = scope.total
         with closing(loop), Asked() as asked, Bar(total=total, done=loop.done, main=ranks.main) as bar:
