@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from multitune.core.catalog import register
     from multitune.deliver.artifact import open_artifact as load
+    from multitune.verbs.doctor import doctor
     from multitune.verbs.evaluate import evaluate
     from multitune.verbs.init import init
     from multitune.verbs.inspect import inspect
@@ -25,9 +26,10 @@ if TYPE_CHECKING:
     from multitune.verbs.train import train
 
 __version__ = "0.1.0"
-__all__ = ["evaluate", "init", "inspect", "load", "plan", "predict", "register", "train"]
+__all__ = ["doctor", "evaluate", "init", "inspect", "load", "plan", "predict", "register", "train"]
 
 _HOMES = {
+    "doctor": ("multitune.verbs.doctor", "doctor"),
     "evaluate": ("multitune.verbs.evaluate", "evaluate"),
     "init": ("multitune.verbs.init", "init"),
     "inspect": ("multitune.verbs.inspect", "inspect"),
