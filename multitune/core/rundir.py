@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 import uuid
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from multitune.core.recipe import differences
 
 FORM = 1
 REQUEST = "request.json"  # what makes a folder a run's
+TAGS = "tags.json"  # words that its user gave it; no part of the request
 # What a run makes before its first checkpoint: it can be made again.
 REMADE = ("plan.json", "plan.txt", "recipe.yaml", "basis.json", "cuts.json", "untuned.json", "events.jsonl")
 
@@ -96,6 +98,23 @@ def open_run(
         lock.release()
         raise
     return RunDir(path, lock)
+
+
+def check_tags(tags: Sequence[str]) -> None:
+    """Refuse what is no tag.
+
+    Raises: RunError for one that is no single word.
+    """
+    for tag in tags:
+        if not re.fullmatch(r"[\w][\w.:/+-]{0,63}", tag):
+            raise RunError("--tag", f'found "{tag}".', "A tag has letters, digits and . : / + _ - only, at most 64.")
+
+
+def keep_tags(run: RunDir, tags: Sequence[str]) -> None:
+    """Add tags to those that a run has, in the order in which they were given."""
+    known = [str(tag) for tag in run.read_json(TAGS) or ()]
+    if new := [tag for tag in dict.fromkeys(tags) if tag not in known]:
+        run.write_json(TAGS, [*known, *new])
 
 
 def _spent(path: Path) -> bool:
