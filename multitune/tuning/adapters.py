@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,6 +14,7 @@ from multitune.core.errors import ModelError, did_you_mean
 from multitune.core.randomness import derive
 from multitune.core.recipe import TuningRow
 from multitune.models.anatomy import Anatomy, matches
+from multitune.tuning.rules import apart
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -31,9 +32,9 @@ class Lora(catalog.Options):
 
 @dataclass(frozen=True)
 class Target:
-    """What one row inserts into one tower. layers: paths inside the tower."""
+    """What is inserted into one tower. rows: the positions of the rows that ask for it and rule it. layers: paths inside the tower."""
 
-    row: int
+    rows: tuple[int, ...]
     tower: str
     options: Lora
     layers: tuple[str, ...]
@@ -47,10 +48,11 @@ class Inserted:
     by_row: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
 
 
-def targets(rows: Sequence[TuningRow], anatomy: Anatomy) -> list[Target]:
-    """Into which layers each row inserts; empty where no row does.
+def targets(rows: Sequence[TuningRow], anatomy: Anatomy, *, total: int) -> list[Target]:
+    """Into which layers each row inserts; empty where no row does. total: optimizer steps of the run.
 
-    Raises: ModelError for something unknown to insert, a pattern without linear layers, or two rows for one tower.
+    Rows of different steps may ask for the same: it is inserted once. Raises: ModelError for something unknown to insert, a
+    pattern without linear layers, or two rows that ask for different things in one tower, or for the same at the same steps.
     """
     found: list[Target] = []
     for position, row in enumerate(rows):
@@ -66,11 +68,21 @@ def targets(rows: Sequence[TuningRow], anatomy: Anatomy) -> list[Target]:
             found_none = f'"{row.pattern}" matches no linear layer of a tower; towers are {", ".join(towers)}.'
             near = "Choose partial or full for it." if row.pattern in towers else did_you_mean(row.pattern, towers)
             raise ModelError(where, found_none, near)
-        found += [Target(position, tower, options, layers) for tower, layers in hits.items() if layers]
-    for one in found:
-        if sum(other.tower == one.tower for other in found) > 1:
-            raise ModelError(f"strategy.{one.row}.insert", f"the tower {one.tower} gets adapters from two rows.", "Keep one.")
+        for tower, layers in hits.items():
+            if layers:
+                _join(found, Target((position,), tower, options, layers), rows, total)
     return found
+
+
+def _join(found: list[Target], new: Target, rows: Sequence[TuningRow], total: int) -> None:
+    for place, old in enumerate(found):
+        if old.tower == new.tower:
+            same = (old.options, old.layers) == (new.options, new.layers)
+            if not (same and all(apart(rows[row], rows[new.rows[0]], total) for row in old.rows)):
+                raise ModelError(f"strategy.{new.rows[0]}.insert", f"the tower {new.tower} gets adapters from two rows.", "Keep one.")
+            found[place] = replace(old, rows=(*old.rows, *new.rows))
+            return
+    found.append(new)
 
 
 def size(target: Target, anatomy: Anatomy) -> int:
@@ -78,12 +90,12 @@ def size(target: Target, anatomy: Anatomy) -> int:
     return sum(target.options.rank * anatomy.linear[f"{target.tower}.{layer}"] for layer in target.layers)
 
 
-def insert(rows: Sequence[TuningRow], anatomy: Anatomy, family: Any, *, seed: int) -> Inserted:
+def insert(rows: Sequence[TuningRow], anatomy: Anatomy, family: Any, *, total: int, seed: int) -> Inserted:
     """Insert into `family` what the rows say; the first values are a function of (seed, tower), whatever was drawn before.
 
     Raises: ModelError as `targets` does, or where PEFT would wrap other layers than those meant.
     """
-    wanted = targets(rows, anatomy)
+    wanted = targets(rows, anatomy, total=total)
     if not wanted:
         return Inserted()
     from peft import LoraConfig, inject_adapter_in_model  # seconds to import, and only LoRA needs it
@@ -107,9 +119,10 @@ def insert(rows: Sequence[TuningRow], anatomy: Anatomy, family: Any, *, seed: in
         new = [name for name, _ in tower.named_parameters() if ".lora_" in name and name not in before]
         if {name.partition(".lora_")[0] for name in new} != set(target.layers):
             found = f"the layers of {target.tower} cannot be told apart by name."
-            raise ModelError(f"strategy.{target.row}.insert", found, "Use another pattern.")
+            raise ModelError(f"strategy.{target.rows[0]}.insert", found, "Use another pattern.")
         configs[target.tower] = config
-        by_row[target.row] = (*by_row.get(target.row, ()), *(f"{target.tower}.{name}" for name in new))
+        for row in target.rows:
+            by_row[row] = (*by_row.get(row, ()), *(f"{target.tower}.{name}" for name in new))
     return Inserted(configs, by_row)
 
 

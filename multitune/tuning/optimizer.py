@@ -1,4 +1,4 @@
-"""AdamW over what the scope moves: groups by rate, decay and time; its state by public name."""
+"""AdamW over what the scope moves: groups by decay, time and rate; its state by public name."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from multitune.tuning.rules import Span
 from multitune.tuning.schedule import Schedule
 from multitune.tuning.scope import Entry, Scope
 
@@ -14,21 +15,20 @@ KINDS = ("step", "exp_avg", "exp_avg_sq")
 
 
 def build(scope: Scope, *, betas: tuple[float, float], eps: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW with a group for each (rate, decays, start, stop); fused where the device has it, else foreach.
+    """AdamW with a group for each (spans, decays); fused where the device has it, else foreach.
 
     A tensor of fewer than two dimensions (biases, norms, scales) does not decay. Rates are set by `set_rates`.
     """
-    groups: dict[tuple[float, bool, int, int], list[Entry]] = {}
+    groups: dict[tuple[tuple[Span, ...], bool], list[Entry]] = {}
     for entry in scope.entries:
-        groups.setdefault((entry.rate, entry.decays, entry.start, entry.stop), []).append(entry)
+        groups.setdefault((entry.spans, entry.decays), []).append(entry)
     rows = [
         {
             "params": [entry.parameter for entry in entries],
             "weight_decay": weight_decay if decays else 0.0,
-            "rate": rate,
-            "start": start,
+            "spans": spans,
         }
-        for (rate, decays, start, _), entries in groups.items()
+        for (spans, decays), entries in groups.items()
     ]
     try:
         return torch.optim.AdamW(rows, lr=0.0, betas=betas, eps=eps, fused=True)
@@ -37,9 +37,17 @@ def build(scope: Scope, *, betas: tuple[float, float], eps: float, weight_decay:
 
 
 def set_rates(optimizer: torch.optim.Optimizer, schedule: Schedule, *, lr: float, step: int) -> float:
-    """Give each group its learning rate for `step`; returns the run's own (at rate 1, from the start)."""
+    """Give each group its learning rate for `step`, and forget the state of what starts; returns the run's own (at rate 1, from the start).
+
+    What goes on at another rate keeps its state (moments are of gradients, whatever the rate) and has no second warmup; what
+    comes back after a pause starts anew.
+    """
     for group in optimizer.param_groups:
-        group["lr"] = lr * group["rate"] * schedule.factor(step, start=group["start"])
+        span = next((span for span in group["spans"] if span.start <= step < span.stop), None)
+        group["lr"] = 0.0 if span is None else lr * span.rate * schedule.factor(step, start=span.since)
+        if span is not None and step == span.since:
+            for parameter in group["params"]:
+                optimizer.state.pop(parameter, None)
     return lr * schedule.factor(step)
 
 

@@ -16,11 +16,12 @@ from torch import Tensor
 
 from multitune.core.errors import ModelError
 from multitune.core.finding import Finding, Severity
-from multitune.core.recipe import TuningRow, steps_of
+from multitune.core.recipe import TuningRow
 from multitune.models import anatomy as anatomies
 from multitune.models.anatomy import Anatomy
 from multitune.models.replay.modes import set_modes, statistics
 from multitune.tuning import adapters
+from multitune.tuning.rules import Span, resolve, spans
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -31,17 +32,15 @@ LOSS = "loss"  # what a loss's own parameters are called by: loss.uncertainty.la
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """One tensor that moves. tower: empty for what lies in none, `loss` for the loss's own. rate: multiplies the run's.
+    """One tensor that moves. tower: empty for what lies in none, `loss` for the loss's own. spans: when and how fast.
 
-    start (inclusive), stop (exclusive): optimizer steps. inserted: it belongs to an adapter.
+    inserted: it belongs to an adapter.
     """
 
     name: str
     tower: str
     parameter: torch.nn.Parameter
-    rate: float
-    start: int
-    stop: int
+    spans: tuple[Span, ...]
     inserted: bool
 
     @property
@@ -51,7 +50,7 @@ class Entry:
 
     def moves(self, step: int) -> bool:
         """Whether it moves at `step`."""
-        return self.start <= step < self.stop
+        return any(span.start <= step < span.stop for span in self.spans)
 
 
 @dataclass
@@ -114,7 +113,7 @@ class Scope:
         before, after: from `hashes`, at the start of the run and at its end.
         """
         changed = {name for name, value in after.items() if before.get(name) != value}
-        planned = {entry.name for entry in self.entries if entry.start < min(steps, entry.stop)}
+        planned = {entry.name for entry in self.entries if any(span.start < steps for span in entry.spans)}
         moving_statistics = statistics(self.family) if self.batch_norm == "moving" else ()
         allowed = {f"{path}.{name}!buffer" for path, inner in moving_statistics for name, _ in inner.named_buffers(recurse=False)}
         still, strays = sorted(planned - changed), sorted(changed - planned - allowed)
@@ -150,25 +149,21 @@ def apply(
     Raises: ModelError for a pattern that matches nothing, or adapters that cannot be inserted.
     """
     table = [row if isinstance(row, TuningRow) else TuningRow.model_validate(row) for row in rows]
-    resolve(table, beside(anatomy, loss))
-    inserted = adapters.insert(table, anatomy, family, seed=seed)
+    resolve(table, beside(anatomy, loss), total=total_steps)
+    inserted = adapters.insert(table, anatomy, family, total=total_steps, seed=seed)
     whole = anatomies.find(family) if inserted.configs else anatomy
     tensors = {name: family.get_parameter(path) for path, name in whole.names.items()} | own_parameters(loss)
-    rules = resolve(table, beside(whole, loss), inserted.by_row)
-    by_tensor = {id(tensors[name]): rules[name] for name in tensors if name in rules}
+    rules = resolve(table, beside(anatomy, loss), total=total_steps, by_row=inserted.by_row)
     towers = {LOSS, *(tower.name for tower in whole.towers)}
     brought = {name for names in inserted.by_row.values() for name in names}
-    entries: dict[int, Entry] = {}
+    entries: list[Entry] = []
     for name, tensor in tensors.items():
-        row = by_tensor.get(id(tensor))
-        if row is None or id(tensor) in entries or name in unused or not tensor.is_floating_point():
-            continue
-        start, stop = span(row, total_steps)
-        if row.rate > 0 and start < stop:
+        moves = spans(rules.get(name, ()), total=total_steps)
+        if moves and name not in unused and tensor.is_floating_point():
             first = name.split(".")[0]
-            entries[id(tensor)] = Entry(name, first if first in towers else "", tensor, row.rate, start, stop, name in brought)
+            entries.append(Entry(name, first if first in towers else "", tensor, moves, name in brought))
     left_out = tuple(sorted(name for name in unused if name in rules))
-    return Scope(family, tuple(entries.values()), total_steps, batch_norm, inserted.configs, left_out)
+    return Scope(family, tuple(entries), total_steps, batch_norm, inserted.configs, left_out)
 
 
 def own_parameters(loss: object) -> dict[str, torch.nn.Parameter]:
@@ -186,26 +181,6 @@ def beside(anatomy: Anatomy, loss: object) -> Anatomy:
         raise ModelError("data.parts", f'a part is called "{LOSS}", and so are the parameters of the loss.', "Call it something else.")
     sizes = {name: parameter.numel() for name, parameter in own.items()}
     return replace(anatomy, names={**anatomy.names, **{name: name for name in own}}, sizes={**anatomy.sizes, **sizes}) if own else anatomy
-
-
-def resolve(rows: Sequence[TuningRow], anatomy: Anatomy, by_row: Mapping[int, Sequence[str]] | None = None) -> dict[str, TuningRow]:
-    """For each public name that a row means, the last row that does.
-
-    A row that inserts rules what it brought (`by_row`), not the tensors that it is put beside.
-    Raises: ModelError for a pattern that matches nothing.
-    """
-    rules: dict[str, TuningRow] = {}
-    for position, row in enumerate(rows):
-        where = f"strategy.{position}.pattern"
-        names = anatomy.match(row.pattern, where=where) if row.insert is None else (by_row or {}).get(position, ())
-        rules |= dict.fromkeys(names, row)
-    return rules
-
-
-def span(row: TuningRow, total: int) -> tuple[int, int]:
-    """Start (inclusive) and stop (exclusive) of a row in optimizer steps of `total`."""
-    stop = total if row.stop is None else min(total, steps_of(row.stop, total=total))
-    return steps_of(row.start, total=total), stop
 
 
 def _tops(names: Collection[str]) -> set[str]:

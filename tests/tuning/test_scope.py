@@ -30,7 +30,7 @@ def test_later_rows_win_and_what_no_row_means_is_frozen() -> None:
     frozen = TuningRow(pattern="words.embeddings", rate=0)
     table = (TuningRow(pattern="words.*", rate=0.1), TuningRow(pattern="words.encoder.layer.1", rate=0.5), frozen)
     scope = scope_of(small("classify"), table)
-    rates = {entry.name: entry.rate for entry in scope.entries}
+    rates = {entry.name: span.rate for entry in scope.entries for span in entry.spans}
     assert rates["words.encoder.layer.0.output.dense.weight"] == 0.1
     assert rates["words.encoder.layer.1.output.dense.weight"] == 0.5
     assert not any(name.startswith(("words.embeddings", "head", "scale")) for name in rates)
@@ -136,7 +136,7 @@ def test_full_moves_everything() -> None:
     family = small("classify")
     table = full.build(full.Options(head_rate=5, towers={"words": 0.5})).rows(anatomy.find(family))
     scope = scope_of(family, tuple(table))
-    assert {(entry.tower, entry.rate) for entry in scope.entries} == {("words", 0.5), ("", 5)}
+    assert {(entry.tower, span.rate) for entry in scope.entries for span in entry.spans} == {("words", 0.5), ("", 5)}
     assert scope.parameters_moved == sum(parameter.numel() for parameter in family.parameters())
 
 

@@ -3,11 +3,12 @@
 from multitune.core.recipe.component import Component, Strict, step_or_share, steps_of
 from multitune.core.recipe.data import DataSpec, JoinSpec, Missing, MixEntry, PartSpec, SplitSpec
 from multitune.core.recipe.evaluate import EvaluateSpec
-from multitune.core.recipe.strategy import TuningRow
+from multitune.core.recipe.strategy import Phase, TuningRow
 from multitune.core.recipe.train import EarlyStop, TrainSpec
 from multitune.core.recipe.whole import CHANGEABLE, MAX_BYTES, Recipe, differences, make_recipe, read_recipe
 
 __all__ = [
     "CHANGEABLE", "MAX_BYTES", "Component", "DataSpec", "EarlyStop", "EvaluateSpec", "JoinSpec", "Missing", "MixEntry", "PartSpec",
-    "Recipe", "SplitSpec", "Strict", "TrainSpec", "TuningRow", "differences", "make_recipe", "read_recipe", "step_or_share", "steps_of",
+    "Phase", "Recipe", "SplitSpec", "Strict", "TrainSpec", "TuningRow", "differences", "make_recipe", "read_recipe", "step_or_share",
+    "steps_of",
 ]  # fmt: skip

@@ -19,7 +19,7 @@ from multitune.core.protocols import Rows
 from multitune.core.recipe.component import Component, Strict
 from multitune.core.recipe.data import DataSpec
 from multitune.core.recipe.evaluate import EvaluateSpec
-from multitune.core.recipe.strategy import TuningRow
+from multitune.core.recipe.strategy import Strategy
 from multitune.core.recipe.train import TrainSpec
 from multitune.core.store import canonical
 
@@ -36,7 +36,7 @@ class Recipe(Strict):
     seed: int = Field(default=0, ge=0)
     data: DataSpec
     model: Component = Component()
-    strategy: Component | tuple[TuningRow, ...] = Component(name="full")
+    strategy: Strategy = Component(name="full")
     loss: Component = Component()
     train: TrainSpec = TrainSpec()
     evaluate: EvaluateSpec = EvaluateSpec()

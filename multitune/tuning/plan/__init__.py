@@ -14,7 +14,8 @@ from multitune.core.recipe import Recipe, TrainSpec, TuningRow, steps_of
 from multitune.models.anatomy import Anatomy
 from multitune.tuning.plan.batches import Batches, batch_arithmetic, compute_threads, device_of, loader_workers
 from multitune.tuning.plan.doubts import doubts, refuse, refuse_scalars
-from multitune.tuning.plan.table import Moves, moves_of, moves_table, moving_names, planned_table, tuning_table
+from multitune.tuning.plan.phases import movements, phases_table, ranges, refuse_never, refuse_stillness
+from multitune.tuning.plan.table import Moves, moves_of, moves_table, moving_names, phases_of, planned_table, tuning_table
 from multitune.tuning.scope import beside
 
 MAX_EVALUATIONS = 10
@@ -53,13 +54,19 @@ def state(
     plugin = _loss_plugin(recipe, preset, needs)
     loss: Loss = plugin.build(needs)
     anatomy = beside(anatomy, loss)
-    table = tuning_table(recipe, anatomy)
+    table = tuning_table(recipe, anatomy, total=batches.steps)
     moves = moves_of(table, anatomy, batches.steps, unused)
     refuse(recipe, batches, moves, loss)
     refuse_scalars(plugin, anatomy)
+    phases = ranges(phases_of(recipe), total=batches.steps)
+    if phases or not isinstance(recipe.strategy, tuple):
+        refuse_never(table, total=batches.steps)
+    when = movements(table, anatomy, total=batches.steps, unused=unused)
+    refuse_stillness(when, phases)
     values = _strategy(recipe, table) | _loss(recipe, plugin, loss) | _train(recipe, batches, moves)
     findings = tuple(doubts(batches, table, moves, loss, random))
-    return TuningOutline(anatomy, values, {"moves": moves_table(recipe, moves, batches.steps)}, findings)
+    told = {"moves": moves_table(recipe, moves, batches.steps), "strategy": phases_table(when, phases, lr=recipe.train.lr)}
+    return TuningOutline(anatomy, values, {name: rows for name, rows in told.items() if rows}, findings)
 
 
 def _strategy(recipe: Recipe, table: list[TuningRow]) -> dict[str, Value]:
@@ -67,7 +74,10 @@ def _strategy(recipe: Recipe, table: list[TuningRow]) -> dict[str, Value]:
     values: dict[str, Value] = {}
     if not isinstance(recipe.strategy, tuple):
         values["strategy.name"] = Value("full" if recipe.strategy.name == "auto" else recipe.strategy.name, origin)
-    rows_from = "recipe" if isinstance(recipe.strategy, tuple) else "derived"
+    phases = phases_of(recipe)
+    for place, phase in enumerate(phases):
+        values[f"strategy.phases.{place}"] = Value(phase.model_dump(mode="json", exclude_defaults=True), "recipe")
+    rows_from = "recipe" if isinstance(recipe.strategy, tuple) and not phases else "derived"
     rows = {f"strategy.rows.{place}": row.model_dump(mode="json", exclude_defaults=True) for place, row in enumerate(table)}
     return values | {name: Value(row, rows_from) for name, row in rows.items()}
 

@@ -12,7 +12,7 @@ from multitune.core.recipe import Recipe, TuningRow
 from multitune.models.anatomy import Anatomy
 from multitune.tuning.plan.batches import Batches, device_of
 from multitune.tuning.plan.table import Moves
-from multitune.tuning.scope import span
+from multitune.tuning.rules import span
 
 MIN_NEGATIVES = 64
 

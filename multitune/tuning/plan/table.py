@@ -7,27 +7,39 @@ from dataclasses import dataclass
 
 from multitune.core import catalog
 from multitune.core.plan import Plan
-from multitune.core.recipe import Recipe, TuningRow
+from multitune.core.recipe import Phase, Recipe, TuningRow
 from multitune.models.anatomy import Anatomy
 from multitune.tuning import adapters
 from multitune.tuning.plan.batches import batch_arithmetic
-from multitune.tuning.scope import LOSS, resolve, span
+from multitune.tuning.plan.phases import MANY, phase_rows, rates_told
+from multitune.tuning.rules import resolve, spans
+from multitune.tuning.scope import LOSS
 
 
-def tuning_table(recipe: Recipe, anatomy: Anatomy) -> list[TuningRow]:
-    """The rows of the recipe's tuning table, or of its strategy; before them one for the loss's own parameters, if there are any."""
+def tuning_table(recipe: Recipe, anatomy: Anatomy, *, total: int) -> list[TuningRow]:
+    """The rows of the recipe's tuning table, strategy or phases; before them one for the loss's own parameters, if there are any.
+
+    total: optimizer steps of the run.
+    """
     own = [TuningRow(pattern=LOSS)] if LOSS in anatomy.left else []
-    if isinstance(recipe.strategy, tuple):
-        return [*own, *recipe.strategy]
-    name = "full" if recipe.strategy.name == "auto" else recipe.strategy.name
-    return [*own, *catalog.find("strategy", name, recipe.strategy.options, where="strategy").build().rows(anatomy)]
+    if not isinstance(recipe.strategy, tuple):
+        name = "full" if recipe.strategy.name == "auto" else recipe.strategy.name
+        return [*own, *catalog.find("strategy", name, recipe.strategy.options, where="strategy").build().rows(anatomy)]
+    phases = phases_of(recipe)
+    rows = phase_rows(phases, anatomy, total=total) if phases else [row for row in recipe.strategy if isinstance(row, TuningRow)]
+    return [*own, *rows]
+
+
+def phases_of(recipe: Recipe) -> list[Phase]:
+    """The phases that a recipe chains; none where it has one strategy, or a table."""
+    return [one for one in recipe.strategy if isinstance(one, Phase)] if isinstance(recipe.strategy, tuple) else []
 
 
 def moving_names(recipe: Recipe, anatomy: Anatomy, *, rows: int, unused: Collection[str] = ()) -> set[str]:
     """Public names of the tensors that move at some step, and of those that adapters are put beside. rows: drawn in an epoch."""
     total = batch_arithmetic(recipe, rows).steps
-    table = tuning_table(recipe, anatomy)
-    moving = {name for name, row in resolve(table, anatomy).items() if row.rate > 0 and span(row, total)[0] < span(row, total)[1]}
+    table = tuning_table(recipe, anatomy, total=total)
+    moving = {name for name, rows in resolve(table, anatomy, total=total).items() if spans(rows, total=total)}
     beside = {name for row in table if row.insert is not None and row.rate > 0 for name in anatomy.match(row.pattern)}
     return (moving - set(unused)) | beside
 
@@ -40,7 +52,7 @@ def planned_table(plan: Plan) -> list[TuningRow]:
 
 @dataclass(frozen=True)
 class Moves:
-    """What moves in one tower, or in what lies outside them. rates: of what moves; starts: at which steps it starts."""
+    """What moves in one tower, or in what lies outside them. rates: of what moves; spans: from which step to which."""
 
     name: str
     total: int
@@ -52,32 +64,31 @@ class Moves:
 
 def moves_of(table: list[TuningRow], anatomy: Anatomy, steps: int, unused: Collection[str]) -> list[Moves]:
     """For each tower, and each thing outside them, what moves by a tuning table within `steps`."""
-    rules = {name: row for name, row in resolve(table, anatomy).items() if name not in unused and moves_at_all(row, steps)}
-    inserted = [target for target in adapters.targets(table, anatomy) if moves_at_all(table[target.row], steps)]
+    resolved = {name: spans(rows, total=steps) for name, rows in resolve(table, anatomy, total=steps).items()}
+    moving = {name: when for name, when in resolved.items() if when and name not in unused}
+    inserted = [
+        (target, spans([table[row] for row in target.rows], total=steps)) for target in adapters.targets(table, anatomy, total=steps)
+    ]
     result: list[Moves] = []
     for top in dict.fromkeys([*(tower.name for tower in anatomy.towers), *anatomy.left]):
-        mine = {name: row for name, row in rules.items() if name.split(".")[0] == top}
-        put = [target for target in inserted if target.tower == top]
-        rows = [*mine.values(), *(table[target.row] for target in put)]
+        mine = {name: when for name, when in moving.items() if name.split(".")[0] == top}
+        put = [(target, when) for target, when in inserted if target.tower == top and when]
+        every = [one for when in (*mine.values(), *(when for _, when in put)) for one in when]
         total = sum(size for name, size in anatomy.sizes.items() if name.split(".")[0] == top)
-        new = sum(adapters.size(target, anatomy) for target in put)
-        moving = sum(anatomy.sizes[name] for name in mine) + new
-        spans = tuple(sorted({span(row, steps) for row in rows}))
-        result.append(Moves(top, total, moving, new, tuple(sorted({row.rate for row in rows})), spans))
+        new = sum(adapters.size(target, anatomy) for target, _ in put)
+        moved = sum(anatomy.sizes[name] for name in mine) + new
+        rates, whens = sorted({one.rate for one in every}), sorted({(one.start, one.stop) for one in every})
+        result.append(Moves(top, total, moved, new, tuple(rates), tuple(whens)))
     return result
-
-
-def moves_at_all(row: TuningRow, steps: int) -> bool:
-    """Whether a row moves anything within `steps`."""
-    start, stop = span(row, steps)
-    return row.rate > 0 and start < stop
 
 
 def moves_table(recipe: Recipe, moves: list[Moves], steps: int) -> tuple[tuple[str, ...], ...]:
     """The same as a table for people, the first row its heading."""
     rows = [("", "parameters", "moving", "inserted", "lr", "steps")]
     for move in moves:
-        rates = ", ".join(f"{recipe.train.lr * rate:g}" for rate in move.rates) or "frozen"
-        spans = ", ".join("all" if one == (0, steps) else f"{one[0]:,} to {one[1]:,}" for one in move.spans) or "none"
-        rows.append((move.name, f"{move.total:,}", f"{move.moving:,}", f"{move.inserted:,}", rates, spans))
+        rates = rates_told(move.rates, lr=recipe.train.lr) or "frozen"
+        when = ", ".join("all" if one == (0, steps) else f"{one[0]:,} to {one[1]:,}" for one in move.spans) or "none"
+        if len(move.spans) > MANY:
+            when = f"{move.spans[0][0]:,} to {max(stop for _, stop in move.spans):,}, bit by bit"
+        rows.append((move.name, f"{move.total:,}", f"{move.moving:,}", f"{move.inserted:,}", rates, when))
     return tuple(rows)

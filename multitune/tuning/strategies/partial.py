@@ -43,6 +43,9 @@ class Partial:
         for name in self._options.towers:
             anatomy.tower(name)
         paths = [path for tower in anatomy.towers for path in self._paths(anatomy, tower)]
+        if not paths and not self._options.patterns and "rate" in self._options.model_fields_set:
+            found = f"{self._options.rate:g} is a rate for towers, and nothing of them moves (blocks is 0)."
+            raise ModelError("strategy.rate", found, "Leave it out, or let blocks move; head_rate is of what lies in no tower.")
         moving = [TuningRow(pattern=pattern, rate=self._options.rate) for pattern in (*paths, *self._options.patterns)]
         return [*moving, *(TuningRow(pattern=name, rate=self._options.head_rate) for name in anatomy.left)]
 
