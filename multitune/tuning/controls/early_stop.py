@@ -12,7 +12,7 @@ from multitune.core import catalog
 from multitune.core.errors import RecipeError, did_you_mean, one_of
 from multitune.core.protocols import Decision
 
-SMALLER_IS_BETTER = ("loss", "mae", "mse", "rmse", "error", "rank", "perplexity", "wer", "cer")
+SMALLER_IS_BETTER = ("loss", "mae", "mse", "rmse", "error", "rank", "perplexity", "wer", "cer", "ece", "brier", "nll")
 
 
 class Options(catalog.Options):
