@@ -57,6 +57,7 @@ class Facts(Strict):
     """What artifact.json holds.
 
     plan, contract: hashes. request: the recipe as it was asked. generate: how texts are made. adapters: towers that have them.
+    averaged: of which weights the model is the average, and what validation chose; empty where of none.
     files: path -> sha256 and size of every other file.
     """
 
@@ -74,6 +75,7 @@ class Facts(Strict):
     adapters: tuple[str, ...]
     parameters_moved: int
     figures: dict[str, float]
+    averaged: dict[str, Any] = Field(default_factory=dict)
     files: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -198,16 +200,18 @@ def save(
     scope: Scope,
     golden: Sequence[Sample],
     figures: Mapping[str, float],
+    averaged: Mapping[str, Any] | None = None,
 ) -> Artifact:
     """Write a model as an artifact, whole or not at all; an older one gives way by a rename when the new one is complete.
 
-    golden: a few samples to compare any copy by. The artifact that is given back has verified.
+    golden: a few samples to compare any copy by. averaged: what was averaged into the model, for its facts. What is given back has
+    verified.
     Raises: Fault if the disk does not take it.
     """
     draft = folder.with_name(f"{folder.name}.tmp-{uuid.uuid4().hex[:8]}")
     try:
         draft.mkdir(parents=True)
-        _fill(draft, family, plan=plan, needs=needs, scope=scope, golden=golden, figures=figures)
+        _fill(draft, family, plan=plan, needs=needs, scope=scope, golden=golden, figures=figures, averaged=averaged or {})
         _put(draft, folder)
     except OSError as error:
         found = f"{folder}: the artifact could not be written ({error.strerror or error})."
@@ -249,7 +253,15 @@ def _of_run(folder: Path) -> Path:
 
 
 def _fill(
-    draft: Path, family: Family, *, plan: Plan, needs: Needs, scope: Scope, golden: Sequence[Sample], figures: Mapping[str, float]
+    draft: Path,
+    family: Family,
+    *,
+    plan: Plan,
+    needs: Needs,
+    scope: Scope,
+    golden: Sequence[Sample],
+    figures: Mapping[str, float],
+    averaged: Mapping[str, Any],
 ) -> None:
     recipe = make_recipe(plan.request)
     plugin = family_plugin(recipe)
@@ -274,6 +286,7 @@ def _fill(
         adapters=tuple(adapters),
         parameters_moved=scope.parameters_moved,
         figures=dict(figures),
+        averaged=dict(averaged),
     )
     (draft / "README.md").write_text(model_card(facts, plan), "utf-8")
     sealing.seal(draft, SEAL, facts.model_dump(mode="json", exclude={"files"}))

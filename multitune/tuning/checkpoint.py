@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,8 +53,8 @@ class Found:
     findings: tuple[Finding, ...]
 
 
-def save(folder: Path, state: State, *, keep: int, best: int) -> Path:
-    """Write a checkpoint whole or not at all, then drop all but the newest `keep` and that of step `best`.
+def save(folder: Path, state: State, *, keep: int, needed: Collection[int] = ()) -> Path:
+    """Write a checkpoint whole or not at all, then drop all but the newest `keep` and those of the steps that are needed.
 
     Raises: Fault if the disk does not take it; older checkpoints are then untouched.
     """
@@ -67,7 +67,7 @@ def save(folder: Path, state: State, *, keep: int, best: int) -> Path:
             _discard(final)
         draft.rename(final)
         sync_folder(folder)
-        _rotate(folder, keep=keep, best=best)
+        _rotate(folder, keep=keep, needed=needed)
     except (OSError, SafetensorError) as error:
         raise Fault(f"{final}: the checkpoint could not be written ({error}). Free some space; older checkpoints are intact.") from None
     finally:
@@ -159,10 +159,10 @@ def _finished(folder: Path) -> dict[int, Path]:
     return {int(match[1]): path for path, match in found.items() if match}
 
 
-def _rotate(folder: Path, *, keep: int, best: int) -> None:
+def _rotate(folder: Path, *, keep: int, needed: Collection[int]) -> None:
     finished = _finished(folder)
     for step in sorted(finished)[:-keep]:
-        if step != best:
+        if step not in needed:
             _discard(finished[step])
 
 

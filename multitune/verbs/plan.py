@@ -101,6 +101,7 @@ def make_plan(recipe: Recipe, ledger: Ledger) -> Planned:
     from multitune.data import plan as data_plan
     from multitune.measure import tally
     from multitune.models import plan as model_plan
+    from multitune.tuning import averaging
     from multitune.tuning import plan as tuning_plan
 
     preset = catalog.find("task", recipe.task.name, recipe.task.options, where="task").build()
@@ -123,6 +124,7 @@ def make_plan(recipe: Recipe, ledger: Ledger) -> Planned:
         random=[name for name in towers if model.values[f"model.towers.{name}.random_in_training"].value],
     )
     moving = tuning_plan.moving_names(recipe, tuned.anatomy, rows=data.rows_per_epoch, unused=model.unused)
+    averaging.refuse_all_new(recipe, model.blueprint, model.anatomy, moving)
     made = Plan(
         name=recipe.name,
         request=recipe.request(),

@@ -17,12 +17,23 @@ from multitune.core.randomness import derive
 from multitune.core.recipe import TuningRow
 from multitune.data.loader import StepBatches
 from multitune.models import anatomy
+from multitune.models.weights.judging import Report
+from multitune.models.where import Provenance
 from multitune.tuning import scope as scopes
 from multitune.tuning.scope import Scope
 
 Shape = Literal["classify", "speak", "embed"]
 VOCABULARY, CLASSES, LENGTH, WIDTH = 40, 4, 6, 16
 EVERYTHING = (TuningRow(pattern="*"),)
+
+
+@dataclass(frozen=True)
+class Read:
+    """A module as if it had been read from a folder."""
+
+    module: nn.Module
+    provenance: Provenance = field(default_factory=lambda: Provenance("folder", "small"))
+    report: Report = field(default_factory=Report)
 
 
 class Small(nn.Module):
@@ -50,6 +61,11 @@ class Small(nn.Module):
     def towers(self) -> dict[str, Any]:
         """The towers by part."""
         return dict(self.tower.items())
+
+    @property
+    def sources(self) -> dict[str, Any]:
+        """The towers count as read, the head does not."""
+        return {name: Read(tower) for name, tower in self.tower.items()}
 
     def forward(self, batch: Batch) -> Outputs:
         """Outputs of the shape."""
@@ -163,7 +179,7 @@ class Steps:
 
 
 def plan(**changes: Any) -> Plan:
-    """A plan of 8 steps for these models; changes: `lr=1.0` for `train.lr`."""
+    """A plan of 8 steps for these models; changes: `lr=1.0` for `train.lr`, or whole names such as `average.ema`."""
     values: dict[str, Any] = {
         "device": "cpu",
         "threads": 1,
@@ -181,5 +197,5 @@ def plan(**changes: Any) -> Plan:
         "keep": 2,
         "early_stop": {},
     }
-    named = {f"train.{name}": Value(value, "recipe") for name, value in (values | changes).items()}
+    named = {name if "." in name else f"train.{name}": Value(value, "recipe") for name, value in (values | changes).items()}
     return Plan("small", {}, {"run.seed": Value(7, "recipe"), **named})

@@ -19,7 +19,7 @@ def state(step: int) -> State:
 
 def saved(folder: Path, *steps: int, keep: int = 9, best: int = 0) -> None:
     for step in steps:
-        checkpoint.save(folder, state(step), keep=keep, best=best)
+        checkpoint.save(folder, state(step), keep=keep, needed={best})
 
 
 def newest(folder: Path) -> int:

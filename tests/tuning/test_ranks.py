@@ -7,6 +7,7 @@ import socket
 import warnings
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,10 +21,15 @@ SHAPES: tuple[Shape, ...] = ("classify", "speak", "embed")
 SIZES = (3, 2, 2)  # three micro-batches over two ranks: an uneven share
 
 
-def train(folder: Path, shape: Shape, *, rank: int = 0, world: int = 1, sizes: tuple[int, ...] = SIZES) -> dict[str, torch.Tensor]:
+AVERAGED = {"average.ema": {"decay": 0.9, "start": 2, "warmup": True}, "average.interpolate": {"tuned": [0.5]}}
+
+
+def train(
+    folder: Path, shape: Shape, *, rank: int = 0, world: int = 1, sizes: tuple[int, ...] = SIZES, **changes: Any
+) -> dict[str, torch.Tensor]:
     family = small(shape, dropout=0.1)
     loader = Steps(family, sizes=sizes, rank=rank, world=world)
-    fit(family, folder, loader=loader, steps=6, watch=lambda _: {"valid/loss": 1.0})
+    fit(family, folder, loader=loader, steps=6, watch=lambda _: {"valid/loss": 1.0}, **changes)
     return {name: tensor.clone() for name, tensor in family.state_dict().items()}
 
 
@@ -38,6 +44,8 @@ def one_rank_of(world: int, rank: int, port: int, folder: str) -> None:
             result = train(Path(folder) / name, shape, rank=rank, world=world, sizes=sizes)
             if rank == 0:
                 save_file(result, Path(folder) / f"{name}.safetensors")
+    averaged = train(Path(folder) / "averaged", "classify", rank=rank, world=world, **AVERAGED)
+    save_file(averaged, Path(folder) / f"averaged-{rank}.safetensors")
     torch.distributed.destroy_process_group()
 
 
@@ -80,3 +88,14 @@ def test_two_ranks_tell_of_their_steps_what_one_tells(two_ranks: Path, tmp_path:
     )
     assert any("update_ratio" in name for _, name in one)
     assert two == pytest.approx(one, rel=1e-3, abs=1e-6)
+
+
+@pytest.mark.line
+def test_two_ranks_average_what_one_averages_and_hold_the_same(two_ranks: Path, tmp_path: Path) -> None:
+    alone, first, second = (
+        train(tmp_path, "classify", **AVERAGED),
+        *(load_file(two_ranks / f"averaged-{rank}.safetensors") for rank in (0, 1)),
+    )
+    for name, tensor in alone.items():
+        assert torch.equal(first[name], second[name]), name
+        assert torch.allclose(tensor.float(), first[name].float(), atol=1e-5, rtol=0), name

@@ -16,6 +16,7 @@ from multitune.core.errors import RecipeError
 from multitune.core.notation.overrides import give_way, override
 from multitune.core.notation.yaml import parse_yaml
 from multitune.core.protocols import Rows
+from multitune.core.recipe.average import AverageSpec
 from multitune.core.recipe.component import Component, Strict
 from multitune.core.recipe.data import DataSpec
 from multitune.core.recipe.evaluate import EvaluateSpec
@@ -39,6 +40,7 @@ class Recipe(Strict):
     strategy: Strategy = Component(name="full")
     loss: Component = Component()
     train: TrainSpec = TrainSpec()
+    average: AverageSpec = AverageSpec()
     evaluate: EvaluateSpec = EvaluateSpec()
 
     @field_validator("name")

@@ -12,6 +12,7 @@ from multitune.core.plan import Plan, Value, stated
 from multitune.core.protocols import Control, Loss, Needs, TaskPreset
 from multitune.core.recipe import Recipe, TrainSpec, TuningRow, steps_of
 from multitune.models.anatomy import Anatomy
+from multitune.tuning import averaging
 from multitune.tuning.plan.batches import Batches, batch_arithmetic, compute_threads, device_of, loader_workers
 from multitune.tuning.plan.doubts import doubts, refuse, refuse_scalars
 from multitune.tuning.plan.phases import movements, phases_table, ranges, refuse_never, refuse_stillness
@@ -64,6 +65,8 @@ def state(
     when = movements(table, anatomy, total=batches.steps, unused=unused)
     refuse_stillness(when, phases)
     values = _strategy(recipe, table) | _loss(recipe, plugin, loss) | _train(recipe, batches, moves)
+    moving, every = sum(move.moving for move in moves), values["train.evaluate_every"].value
+    values |= averaging.state(recipe, steps=batches.steps, every=every, moving=moving, table=table)
     findings = tuple(doubts(batches, table, moves, loss, random))
     told = {"moves": moves_table(recipe, moves, batches.steps), "strategy": phases_table(when, phases, lr=recipe.train.lr)}
     return TuningOutline(anatomy, values, {name: rows for name, rows in told.items() if rows}, findings)

@@ -84,6 +84,7 @@ def _trained(recipe: Recipe, run: RunDir, ranks: Ranks, ledger: Ledger, started:
         scope=line.scope,
         golden=[examples["test"].sample(index) for index in range(min(GOLDEN, len(examples["test"])))],
         figures=report.figures,
+        averaged=outcome.averaged,
     )
     ledger.seal("end")
     figures = {**outcome.figures, **report.figures, "steps": float(outcome.step), "seconds": time.perf_counter() - started}
@@ -140,17 +141,21 @@ def evaluator(planned: Planned, ledger: Ledger) -> Evaluator:
 
 
 def _rehearse(planned: Planned, judge: Evaluator, predictor: Predictor) -> None:
-    """Measure a few rows before anything is spent: is the figure that early stopping waits for among those that come?
+    """Measure a few rows before anything is spent: are the figures that early stopping and averaging go by among those that come?
 
     Raises: RecipeError with the figures that there are.
     """
+    from multitune.tuning.averaging.plan import choice_of
     from multitune.tuning.plan import control_of
 
-    control, valid = control_of(planned.plan), planned.data.examples.get("valid")
-    if control is not None:
+    control, choice, valid = control_of(planned.plan), choice_of(planned.plan), planned.data.examples.get("valid")
+    if control is not None or choice is not None:
         few = replace(judge, ledger=Ledger(), max_loss=1.0)
         figures = few.watch(predictor, replace(valid, rows=valid.rows[:REHEARSED])) if valid is not None else {}
-        control.decide(control.start(), step=0, figures=figures)
+        if control is not None:
+            control.decide(control.start(), step=0, figures=figures)
+        if choice is not None:
+            choice.figure(figures)
 
 
 def _untuned(recipe: Recipe, run: RunDir, measure: Callable[[], Mapping[str, float]]) -> Mapping[str, float]:

@@ -78,7 +78,7 @@ class Accelerate:
                     bar.tell(loop.figures)
                 if loop.stopped_by:
                     break
-            return loop.finish()
+            return loop.finish(asked)
 
 
 def processes(device: str = "cpu") -> Ranks:

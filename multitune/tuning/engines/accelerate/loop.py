@@ -15,7 +15,8 @@ from multitune.core.ledger import Ledger
 from multitune.core.plan import Plan
 from multitune.core.protocols import Control, Loss
 from multitune.core.rundir import RunDir
-from multitune.tuning import checkpoint, optimizer
+from multitune.tuning import checkpoint, events, optimizer
+from multitune.tuning.averaging import Averaging, Ended
 from multitune.tuning.events import Events, Probe
 from multitune.tuning.gradients import Gradients
 from multitune.tuning.plan import statistics_every
@@ -30,9 +31,10 @@ Watch = Callable[[Any], Mapping[str, float]]
 
 @dataclass(frozen=True)
 class Outcome:
-    """How training ended; the family holds the weights of `best_step`. stopped_by: why it ended early, empty where it did not.
+    """How training ended; the family holds the weights of `best_step`, or what was averaged. stopped_by: why it ended early, else empty.
 
-    resumed: the step from which its last start went on, 0 where that was the first.
+    resumed: the step from which its last start went on, 0 where that was the first. weights: which they are where they were averaged;
+    averaged: what was chosen for them, as plain data.
     """
 
     step: int
@@ -43,6 +45,8 @@ class Outcome:
     steps_per_second: float
     findings: tuple[Finding, ...]
     resumed: int = 0
+    weights: str = ""
+    averaged: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def figures(self) -> dict[str, float]:
@@ -52,7 +56,8 @@ class Outcome:
     @property
     def summary(self) -> str:
         """One line for people."""
-        text = f"trained {self.step} steps in {self.seconds:.1f} s ({self.steps_per_second:.2f} steps/s), weights of step {self.best_step}"
+        kept = self.weights or f"weights of step {self.best_step}"
+        text = f"trained {self.step} steps in {self.seconds:.1f} s ({self.steps_per_second:.2f} steps/s), {kept}"
         text += f"; stopped early: {self.stopped_by}" if self.stopped_by else ""
         return f"{text}; went on from step {self.resumed}" if self.resumed else text
 
@@ -92,9 +97,10 @@ class Loop:
         self.folder: Path = self.run.folder / "checkpoints"
         self.control_state: Mapping[str, Any] = self.control.start() if self.control else {}
         self.start_hashes = self.scope.hashes()
+        self.averaging = Averaging(plan, self.scope)
         self._seconds_before = 0.0
         self._resume()
-        self.ranks.share([*(p.data for p in self.family.parameters()), *self.scope.buffers().values()])
+        self.ranks.share([*(p.data for p in self.family.parameters()), *self.scope.buffers().values(), *self.averaging.averages.values()])
         self.events = Events(self.run.folder / "events.jsonl", after=self.done) if self.ranks.main else None
         self._started, self._first = time.monotonic(), self.done
 
@@ -120,6 +126,8 @@ class Loop:
         report = self.one_step(self.done, batch.micro)
         self.done += 1
         self.skipped += report.skipped
+        if not report.skipped:
+            self.averaging.moved(self.done)
         values = {"train/loss": report.loss, "train/lr": rate, "train/gradient_norm": report.gradient_norm}
         if len(report.terms) > 1:
             values |= {f"train/loss/{term}": value for term, value in report.terms.items()}
@@ -148,6 +156,7 @@ class Loop:
         if evaluates:
             self._evaluate(asked)
         wanted = last or self.done % self.plan["train.checkpoint_every"] == 0 or self.best_step == self.done or self.stopped_by
+        wanted = wanted or (evaluates and self.averaging.keeps_looks)
         keeps = self.kept < self.done and bool(wanted)
         if keeps:
             self.keep()
@@ -163,12 +172,15 @@ class Loop:
         self.events.sync()
         self.ledger.seal(f"{self.done:06d}")
         tensors = {entry.name: entry.parameter for entry in self.scope.entries}
-        tensors |= {f"{name}!buffer": tensor.clone() for name, tensor in self.scope.buffers().items()}
+        tensors |= {f"{name}!buffer": tensor.clone() for name, tensor in self.scope.buffers().items()} | self.averaging.averages
         state = checkpoint.State(self.done, tensors, optimizer.moments(self.optimizer, self.scope), self._facts())
-        checkpoint.save(self.folder, state, keep=self.plan["train.keep"], best=self.best_step)
+        checkpoint.save(self.folder, state, keep=self.plan["train.keep"], needed={self.best_step, *self.averaging.wanted()})
 
-    def finish(self) -> Outcome:
-        """Compare what moved with the plan, and put the best step's weights in place."""
+    def finish(self, asked: Asked) -> Outcome:
+        """Compare what moved with the plan, and put the best step's weights, or what the plan averages, in place.
+
+        Raises: Stopped where a signal came meanwhile; the same command does it again.
+        """
         self.findings += self.scope.compare(self.start_hashes, self.scope.hashes(), steps=self.done)
         if self.skipped:
             self.findings.append(Finding("steps-skipped", Severity.INFO, "train.precision", f"fp16 overflowed in {self.skipped} steps."))
@@ -182,7 +194,10 @@ class Loop:
         self.scope.leave()
         seconds = self.seconds
         speed = self.done / max(seconds, 1e-9)
-        return Outcome(self.done, best, self.best_figures, self.stopped_by, seconds, speed, tuple(self.findings), self._first)
+        ended = self._averaged(best, asked)
+        return Outcome(
+            self.done, best, self.best_figures, self.stopped_by, seconds, speed, tuple(self.findings), self._first, ended.text, ended.facts
+        )
 
     def close(self) -> None:
         """Close the events."""
@@ -199,12 +214,13 @@ class Loop:
         """Whether the evaluation came to its end, whether this step is the best so far, whether to stop."""
         self.scope.leave()
         try:
-            with asked.at_once():
+            with self.averaging.worn(), asked.at_once():
                 figures = dict(self.watch(self.family))
         except Interrupted:
             return [0, 0, 0]
         self.figures = {name: value for name, value in figures.items() if math.isfinite(value)}
         self._say(self.figures)
+        self.averaging.looked(self.done, figures)
         best, stop = False, False
         if self.control:
             self.control_state, decision = self.control.decide(self.control_state, step=self.done, figures=figures)
@@ -213,6 +229,33 @@ class Loop:
         if best or not self.control:
             self.best_figures = figures
         return [1, int(best), int(stop)]
+
+    def _averaged(self, best: int, asked: Asked) -> Ended:
+        """Put what the plan averages in place, on all ranks alike; of what it then is, only what was to move may have changed."""
+
+        def measure() -> Mapping[str, float]:
+            try:
+                with asked.at_once():
+                    return dict(self.watch(self.family))
+            except Interrupted:
+                raise Stopped(asked.name(asked.number), 128 + asked.number, kept=self.place()) from None
+
+        def end() -> Ended:
+            return self.averaging.end(
+                best=best, read=lambda step: checkpoint.read(checkpoint.at(self.folder, step)).tensors, measure=measure
+            )
+
+        if not self.averaging.active:
+            return Ended()
+        ended = self.ranks.on_main(end) or Ended()
+        self.ranks.share([entry.parameter.data for entry in self.scope.entries])
+        if self.ranks.main:
+            strays = self.scope.compare(self.start_hashes, self.scope.hashes(), steps=self.done)
+            self.findings += [*ended.findings, *(finding for finding in strays if finding.code == "moved-unplanned")]
+            self.best_figures = {**(self.best_figures if ended.figures is None else ended.figures), **ended.numbers}
+            if not any(event["name"] in ended.events for event in events.read(self.run.folder / "events.jsonl")):
+                self._say(ended.events)
+        return ended
 
     def _say(self, values: Mapping[str, float]) -> None:
         if self.events is not None:
@@ -230,6 +273,7 @@ class Loop:
             "scale": vars(self.one_step.scale),
             "seconds": round(self.seconds, 3),
             "start": self.start_hashes,
+            **self.averaging.facts(),
         }
 
     def _resume(self) -> None:
@@ -251,11 +295,12 @@ class Loop:
         self.best_step, self.best_figures, self.control_state = facts["best_step"], facts["best_figures"], facts["control"]
         vars(self.one_step.scale).update(facts["scale"])
         self._seconds_before = facts["seconds"]
+        self.averaging.restore(facts)
         self.findings += found.findings if found else ()
 
     def _put(self, state: checkpoint.State) -> None:
         homes = {entry.name: entry.parameter.data for entry in self.scope.entries}
-        homes |= {f"{name}!buffer": tensor for name, tensor in self.scope.buffers().items()}
+        homes |= {f"{name}!buffer": tensor for name, tensor in self.scope.buffers().items()} | self.averaging.averages
         if homes.keys() != state.tensors.keys():
             raise StateError(f"{self.folder}: the checkpoint of step {state.step} holds other tensors than move now")
         for name, home in homes.items():
