@@ -55,7 +55,7 @@ class Ema:
 
     def _left(self, entry: Entry, done: int) -> float:
         """The share that stays of the average of a tensor."""
-        steps = done - max(self._start, entry.start)
+        steps = done - max(self._start, min(span.start for span in entry.spans))
         if steps <= 0:
             return 0.0
         return min(self._decay, (1 + steps) / (10 + steps)) if self._warmup else self._decay
