@@ -71,6 +71,7 @@ SETTINGS: Mapping[str, Setting] = {
 }
 
 HEAD = 5.0
+LATER_SOUND = {"name": "per_modality", "towers": {"image": 1.0, "audio": {"rate": 0.5, "start": "30%"}}, "head_rate": HEAD}
 ARMS: Mapping[str, Arm] = {
     arm.name: arm
     for arm in (
@@ -78,9 +79,9 @@ ARMS: Mapping[str, Arm] = {
         Arm("frozen", {"name": "partial", "blocks": 0}, (3e-3,)),
         Arm("full", {"name": "full", "head_rate": HEAD}, (3e-4,)),
         Arm("partial", {"name": "partial", "blocks": 2, "head_rate": HEAD}, (3e-4,)),
-        Arm("progressive", {"name": "progressive", "head_rate": HEAD}, (3e-4,)),
-        Arm("lp_ft", {"name": "lp_ft", "head_rate": HEAD}, (3e-4,)),
-        Arm("per_modality", {"name": "per_modality", "towers": {"image": 1.0, "audio": 1.0}}, (3e-4,), needs_two_towers=True),
+        Arm("progressive", {"name": "progressive", "blocks": 2, "over": "60%", "head_rate": HEAD}, (3e-4,)),
+        Arm("lp_ft", {"name": "lp_ft", "probe": "40%", "probe_rate": 10.0, "head_rate": HEAD}, (3e-4,)),
+        Arm("per_modality", LATER_SOUND, (3e-4,), needs_two_towers=True),
         Arm("layer_decay", {"name": "full", "head_rate": HEAD, "layer_decay": 0.8}, (6e-4,)),
         Arm("adapter", {"name": "adapter"}, (2e-3,)),
         Arm("lora", {"name": "lora", "rank": 8}, (2e-3,)),
