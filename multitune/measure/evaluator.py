@@ -24,7 +24,7 @@ from multitune.data.split import Examples
 from multitune.measure.ablations import Ablations
 from multitune.measure.report import Report, judge, number, parts_table
 from multitune.measure.slices import Slice, cut
-from multitune.measure.tally import Named, Question, Tally, prompted, questions
+from multitune.measure.tally import Named, Question, Tally, flat, prompted, questions
 from multitune.models.predictor import answered
 
 CHUNK = 512
@@ -81,16 +81,16 @@ class Evaluator:
         own, slices = list(tally.figures(draws=draws, seed=seed)), list(tally.slices(draws=draws, seed=seed))
         figures = {"rows": float(len(read)), "rows_lost": float(len(examples) - len(read))}
         figures |= {f"rows_without_{answer}": float(count) for answer, count in sorted(tally.unanswered.items())}
-        figures |= _flat(own) | _flat(tally.sources(draws=draws, seed=seed))
+        figures |= flat(own) | flat(tally.sources(draws=draws, seed=seed))
         for one, count, found in slices:
-            figures |= {f"{one.name}/rows": float(count), **_flat(found)}
+            figures |= {f"{one.name}/rows": float(count), **flat(found)}
         if baselines:
-            figures |= _flat(tally.baselines())
+            figures |= flat(tally.baselines())
         findings = list(sliced.findings)
         if ablations and self.needs.answers and len(self.needs.parts) > 1:
             measure = Ablations(tuple(self.needs.parts), asked, tally, draws, seed, self.seed)
             again = measure.figures(lambda change: self.answered(predictor, examples, read, change), examples, read, findings)
-            figures |= _flat(again)
+            figures |= flat(again)
         report = Report(
             name=name,
             rows=len(read),
@@ -169,16 +169,6 @@ def _slices_table(slices: Iterable[tuple[Slice, int, Sequence[Named]]]) -> list[
             figure = named.name.removeprefix(f"{one.name}/")
             rows.append([one.column, one.value, f"{count:,}", figure, number(named.figure.value), *ends])
     return rows
-
-
-def _flat(found: Iterable[Named]) -> dict[str, float]:
-    """Figures by name, an interval as `<name>/low` and `<name>/high`."""
-    flat: dict[str, float] = {}
-    for one in found:
-        flat[one.name] = one.figure.value
-        if one.figure.drawn:
-            flat |= {f"{one.name}/low": one.figure.low, f"{one.name}/high": one.figure.high}
-    return flat
 
 
 def _finite(prediction: Prediction) -> Prediction:

@@ -56,6 +56,16 @@ class Named:
     better: str
 
 
+def flat(found: Iterable[Named]) -> dict[str, float]:
+    """Figures by name, an interval as `<name>/low` and `<name>/high`."""
+    made: dict[str, float] = {}
+    for one in found:
+        made[one.name] = one.figure.value
+        if one.figure.drawn:
+            made |= {f"{one.name}/low": one.figure.low, f"{one.name}/high": one.figure.high}
+    return made
+
+
 class Tally:
     """Metrics that are fed row by row; keeps what they keep and nothing else."""
 

@@ -38,6 +38,7 @@ class Options(catalog.Options):
         default=(), description="data=PATH for other data; evaluate.match=label and the like", json_schema_extra=catalog.POSITIONAL
     )
     split: Literal["train", "valid", "test"] = Field(default="test", description="which split of the recipe's own data")
+    against: Path | None = Field(default=None, description="another artifact or run: both on the same rows, with their differences")
     run: Path | None = Field(default=None, description="write the figures into this folder")
     fresh: bool = Field(default=False, description="no effect here; taken so that the same flags fit every verb")
 
@@ -45,25 +46,32 @@ class Options(catalog.Options):
 def build(options: Options) -> Result:
     """The figures of an artifact."""
     data, rest = data_of(options.overrides)
-    return evaluate(options.artifact, data=data, split=options.split, overrides=rest, run=options.run)
+    return evaluate(options.artifact, data=data, split=options.split, against=options.against, overrides=rest, run=options.run)
 
 
 def evaluate(
-    artifact: Path | str | Artifact, *, data: Any = None, split: Split = "test", overrides: Sequence[str] = (), run: Path | None = None
+    artifact: Path | str | Artifact,
+    *,
+    data: Any = None,
+    split: Split = "test",
+    against: Path | str | Artifact | None = None,
+    overrides: Sequence[str] = (),
+    run: Path | None = None,
 ) -> Result:
     """The figures of an artifact.
 
     data: a table's path, a component such as {name: chimes, rows: 100}, or rows in memory; None: the recipe's own `split`.
+    against: another artifact; both are asked about the same rows, and the figures are theirs with the differences.
     run: gets `<split>.json` (the figures) and `<split>-ledger.jsonl` (the rows that were lost); a run's own ledger stays as it is.
     Raises: ArtifactError, DataError, RecipeError.
     """
-    from multitune.deliver.artifact import Artifact as Opened
-    from multitune.deliver.artifact import open_artifact
     from multitune.measure.report import table
 
-    opened = artifact if isinstance(artifact, Opened) else open_artifact(artifact)
+    opened = _opened(artifact)
     recipe = asked_of(opened, overrides, takes=MEASURED if data is None else MEASURED_ELSEWHERE)
     ledger, name = Ledger(), "data" if data is not None else split
+    if against is not None:
+        return _compared((opened, recipe), _opened(against), overrides, data, split, ledger, run)
     try:
         report = _measured(opened, recipe, data, split, ledger, name)
     finally:
@@ -91,6 +99,39 @@ def _measured(artifact: Artifact, recipe: Recipe, data: Any, split: Split, ledge
     report = judge.evaluate(predictor, examples, name=name, baselines=wanted.baselines, ablations=wanted.ablations)
     told = [] if data is None else findings_of_others(make_recipe(artifact.request), examples, artifact.needs)
     return replace(report, findings=(*told, *report.findings))
+
+
+def _opened(artifact: Path | str | Artifact) -> Artifact:
+    from multitune.deliver.artifact import Artifact as Opened
+    from multitune.deliver.artifact import open_artifact
+
+    return artifact if isinstance(artifact, Opened) else open_artifact(artifact)
+
+
+def _compared(
+    one: tuple[Artifact, Recipe], other: Artifact, overrides: Sequence[str], data: Any, split: Split, ledger: Ledger, run: Path | None
+) -> Result:
+    """Both artifacts on the rows of `data`, or on the split that each recipe states; judged as the first one's recipe says."""
+    from multitune.measure import compare, tally
+    from multitune.measure.evaluator import Evaluator
+
+    (artifact, recipe), given, name = one, None if data is None else source_of(data), "data" if data is not None else split
+    compare.refuse_other_questions(artifact.needs, other.needs)
+    theirs = asked_of(other, [text for text in overrides if text.startswith("data.")], takes=MEASURED_ELSEWHERE)
+    preset = catalog.find("task", recipe.task.name, recipe.task.options, where="task").build()
+    sides: list[compare.Side] = []
+    for each, asked in ((artifact, recipe), (other, theirs)):
+        _, examples = examples_of(asked, each, given, split, ledger)
+        judge = Evaluator(recipe.evaluate, preset, each.needs, recipe.seed, ledger, recipe.data.max_loss)
+        tally.check_columns(judge.questions, {name: examples}, needs=each.needs)
+        sides.append(compare.Side(judge, examples, lambda each=each: each.predictor(generate=recipe.evaluate.generate)))
+    report = compare.compare(*sides, name=name)
+    paths: dict[str, Path] = {"artifact": artifact.folder, compare.AGAINST: other.folder}
+    text = "\n".join([compare.text(report), *(finding.line() for finding in report.findings)])
+    result = Result(ok=True, figures=report.figures, findings=report.findings, paths=paths, text=text)
+    if run is not None:
+        paths["figures"] = write_atomic(run / f"{name}-{compare.AGAINST}.json", (result.json_line() + "\n").encode())
+    return result
 
 
 def asked_of(artifact: Artifact, overrides: Sequence[str], *, takes: Sequence[str]) -> Recipe:

@@ -42,7 +42,7 @@ class Rows:
         return self.samples[index]
 
     def column(self, name: str) -> list[str | None]:
-        return [one.columns.get(name) for one in self.samples]
+        return [str(one.parts[name].value) if name in one.parts else one.columns.get(name) for one in self.samples]
 
 
 @dataclass
