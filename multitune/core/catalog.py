@@ -38,6 +38,7 @@ KINDS: Mapping[str, str] = {
     "family": "models.families",
     "strategy": "tuning.strategies",
     "loss": "tuning.losses",
+    "optimizer": "tuning.optimizers",
     "control": "tuning.controls",
     "engine": "tuning.engines",
     "metric": "measure.metrics",

@@ -46,7 +46,7 @@ __all__ = [
     "Module", "Needs", "Number", "Outputs", "Part", "PartNeed", "Prediction", "Sample",
     "Sound", "Split", "Tensor", "Text",
     "Rows", "Source", "Modality", "MediaModality", "Augmentation", "Memo", "Preparer", "Family",
-    "Strategy", "Loss", "Decision", "Control", "ByRow", "Metric", "Check", "Predictor", "Task",
+    "Strategy", "Loss", "Optimizer", "Decision", "Control", "ByRow", "Metric", "Check", "Predictor", "Task",
     "TaskPreset",
 ]  # fmt: skip
 
@@ -209,6 +209,19 @@ class Loss(Protocol):
 
     def weights(self, batch: Batch) -> Mapping[str, float]: ...
     def sums(self, outputs: Outputs, batch: Batch) -> Mapping[str, Tensor]: ...
+
+
+class Optimizer(Protocol):
+    """`build(options, groups, *, betas, eps) -> torch.optim.Optimizer`, the rate of every group 0: the loop sets it at each step.
+
+    groups: `params` with `weight_decay`, and what the loop keeps there. The module states READS, those of `train.betas` and `train.eps`
+    that it reads; DECAY, `coupled` where the decay is part of the gradient, else `decoupled`; STATE, what it keeps, in words; and
+    `state_bytes(options, shape)` of a tensor. Where it states `check(options)`, that refuses what cannot be built on this machine. Its
+    state is tensors and integers by parameter: they are saved under its own names.
+    """
+
+    def step(self) -> Any: ...
+    def zero_grad(self, set_to_none: bool = True) -> None: ...
 
 
 @dataclass(frozen=True)

@@ -38,13 +38,14 @@ class TowerInfo:
 class Anatomy:
     """names: path of a parameter inside the family -> its public name. sizes: public name -> numbers in it.
 
-    linear: public path of a linear layer that adapters may be put into -> its inputs + outputs.
+    shapes: public name -> its shape. linear: public path of a linear layer that adapters may be put into -> its inputs + outputs.
     """
 
     towers: tuple[TowerInfo, ...]
     names: Mapping[str, str]
     sizes: Mapping[str, int]
     linear: Mapping[str, int]
+    shapes: Mapping[str, tuple[int, ...]]
 
     @property
     def parameters(self) -> list[str]:
@@ -104,12 +105,13 @@ def find(family: Family | Any) -> Anatomy:
     wrapped = [f"{path}.base_layer." for path in tokens.adapters(module)]
     names: dict[str, str] = {}
     sizes: dict[str, int] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     for path, parameter in module.named_parameters():
         public = _renamed(_unwrapped(path, wrapped), prefixes, longest)
         names[path] = public
-        sizes[public] = parameter.numel()
+        sizes[public], shapes[public] = parameter.numel(), tuple(parameter.shape)
     linear = {f"{name}.{path}": _width(tower, path) for name, tower in towers.items() for path in linear_targets(tower)}
-    return Anatomy(tuple(_info(name, paths[id(tower)], tower) for name, tower in towers.items()), names, sizes, linear)
+    return Anatomy(tuple(_info(name, paths[id(tower)], tower) for name, tower in towers.items()), names, sizes, linear, shapes)
 
 
 def _info(name: str, path: str, tower: PreTrainedModel) -> TowerInfo:

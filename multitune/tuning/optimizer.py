@@ -1,4 +1,4 @@
-"""AdamW over what the scope moves: groups by decay, time and rate; its state by public name."""
+"""An optimizer over what the scope moves: groups by decay, time and rate; its state by public name."""
 
 from __future__ import annotations
 
@@ -7,15 +7,22 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from multitune.core import catalog
 from multitune.tuning.rules import Span
 from multitune.tuning.schedule import Schedule
 from multitune.tuning.scope import Entry, Scope
 
-KINDS = ("step", "exp_avg", "exp_avg_sq")
 
-
-def build(scope: Scope, *, betas: tuple[float, float], eps: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW with a group for each (spans, decays); fused where the device has it, else foreach.
+def build(
+    scope: Scope,
+    *,
+    betas: tuple[float, float],
+    eps: float,
+    weight_decay: float,
+    name: str = "adamw",
+    options: Mapping[str, object] | None = None,
+) -> torch.optim.Optimizer:
+    """The optimizer of that name with a group for each (spans, decays).
 
     A tensor of fewer than two dimensions (biases, norms, scales) does not decay. Rates are set by `set_rates`.
     """
@@ -30,10 +37,9 @@ def build(scope: Scope, *, betas: tuple[float, float], eps: float, weight_decay:
         }
         for (spans, decays), entries in groups.items()
     ]
-    try:
-        return torch.optim.AdamW(rows, lr=0.0, betas=betas, eps=eps, fused=True)
-    except RuntimeError:  # a device or dtype without the fused kernel
-        return torch.optim.AdamW(rows, lr=0.0, betas=betas, eps=eps, foreach=True)
+    plugin = catalog.find("optimizer", name, options, where="train.optimizer")
+    made: torch.optim.Optimizer = plugin.build(rows, betas=betas, eps=eps)
+    return made
 
 
 def set_rates(optimizer: torch.optim.Optimizer, schedule: Schedule, *, lr: float, step: int) -> float:
@@ -52,21 +58,30 @@ def set_rates(optimizer: torch.optim.Optimizer, schedule: Schedule, *, lr: float
 
 
 def moments(optimizer: torch.optim.Optimizer, scope: Scope) -> dict[str, Tensor]:
-    """The optimizer's state as `<public name>|<kind>`, of the tensors that have one."""
-    return {
-        f"{entry.name}|{kind}": optimizer.state[entry.parameter][kind]
-        for entry in scope.entries
-        if entry.parameter in optimizer.state
-        for kind in KINDS
-    }
+    """The optimizer's state as `<public name>|<kind>`, of the tensors that have one; a count that is no tensor is `<kind>#`."""
+    found: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for entry in scope.entries:
+        for kind, value in optimizer.state.get(entry.parameter, {}).items():
+            if isinstance(value, Tensor):
+                found[f"{entry.name}|{kind}"] = value.clone() if value.data_ptr() in seen else value  # no file takes one memory twice
+                seen.add(value.data_ptr())
+            elif isinstance(value, int):
+                found[f"{entry.name}|{kind}#"] = torch.tensor(value)
+    return found
 
 
 def load_moments(optimizer: torch.optim.Optimizer, scope: Scope, saved: Mapping[str, Tensor]) -> None:
-    """Put back what `moments` gave."""
-    fused = bool(optimizer.defaults["fused"])
+    """Put back what `moments` gave. A step count lies beside the tensor where the optimizer is fused, else on the CPU."""
+    by_name: dict[str, dict[str, Tensor]] = {}
+    for key, value in saved.items():
+        name, _, kind = key.rpartition("|")
+        by_name.setdefault(name, {})[kind] = value
+    fused = bool(optimizer.defaults.get("fused"))
     for entry in scope.entries:
-        if f"{entry.name}|step" not in saved:
-            continue
-        device = entry.parameter.device
-        homes = {"step": device if fused else torch.device("cpu"), "exp_avg": device, "exp_avg_sq": device}
-        optimizer.state[entry.parameter] = {kind: saved[f"{entry.name}|{kind}"].to(homes[kind]).clone() for kind in KINDS}
+        state: dict[str, Tensor | int] = {}
+        for kind, value in by_name.get(entry.name, {}).items():
+            home = entry.parameter.device if kind != "step" or fused else torch.device("cpu")
+            state |= {kind[:-1]: int(value)} if kind.endswith("#") else {kind: value.to(home).clone()}
+        if state:
+            optimizer.state[entry.parameter] = state

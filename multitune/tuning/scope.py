@@ -179,8 +179,12 @@ def beside(anatomy: Anatomy, loss: object) -> Anatomy:
     own = own_parameters(loss)
     if own and any(name.split(".")[0] == LOSS for name in anatomy.parameters):
         raise ModelError("data.parts", f'a part is called "{LOSS}", and so are the parameters of the loss.', "Call it something else.")
+    if not own:
+        return anatomy
     sizes = {name: parameter.numel() for name, parameter in own.items()}
-    return replace(anatomy, names={**anatomy.names, **{name: name for name in own}}, sizes={**anatomy.sizes, **sizes}) if own else anatomy
+    shapes = {name: tuple(parameter.shape) for name, parameter in own.items()}
+    names = {**anatomy.names, **{name: name for name in own}}
+    return replace(anatomy, names=names, sizes={**anatomy.sizes, **sizes}, shapes={**anatomy.shapes, **shapes})
 
 
 def _tops(names: Collection[str]) -> set[str]:

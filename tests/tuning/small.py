@@ -184,6 +184,7 @@ def plan(**changes: Any) -> Plan:
         "device": "cpu",
         "threads": 1,
         "lr": 1e-2,
+        "optimizer": "adamw",
         "betas": [0.9, 0.98],
         "eps": 1e-8,
         "weight_decay": 0.05,

@@ -29,7 +29,7 @@ class TrainSpec(Strict):
     batch_size: int = Field(default=32, ge=1, description="rows of one optimizer step, over all micro-batches and ranks")
     micro_batch: int = Field(default=0, ge=0, description="rows in one forward; 0: the whole batch (of one rank)")
     lr: float = Field(default=1e-4, gt=0)
-    optimizer: Literal["adamw"] = "adamw"
+    optimizer: Component = Component(name="adamw")
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.98)
     eps: float = Field(default=1e-8, gt=0)
     weight_decay: float = Field(default=0.05, ge=0, description="on weights of two or more dimensions; none on biases, norms, scales")

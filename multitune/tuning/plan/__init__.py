@@ -15,14 +15,14 @@ from multitune.models.anatomy import Anatomy
 from multitune.tuning import averaging
 from multitune.tuning.plan.batches import Batches, batch_arithmetic, compute_threads, device_of, loader_workers
 from multitune.tuning.plan.doubts import doubts, refuse, refuse_scalars
+from multitune.tuning.plan.optimizing import optimizer_plugin, optimizer_values, state_bytes
 from multitune.tuning.plan.phases import movements, phases_table, ranges, refuse_never, refuse_stillness
 from multitune.tuning.plan.table import Moves, moves_of, moves_table, moving_names, phases_of, planned_table, tuning_table
 from multitune.tuning.scope import beside
 
 MAX_EVALUATIONS = 10
-BYTES_PER_MOMENTS = 8
 BYTES_PER_NUMBER = 4
-_STATED = ("lr", "optimizer", "betas", "eps", "weight_decay", "schedule", "clip_norm", "precision", "batch_norm", "balance")
+_STATED = ("schedule", "clip_norm", "precision", "batch_norm", "balance")
 _OVER = {"rows": "each row alone; exact over micro-batches and ranks", "pairs": "all rows of a step together, by gradient caching"}
 
 
@@ -98,6 +98,8 @@ def _loss(recipe: Recipe, plugin: catalog.Plugin, loss: Loss) -> dict[str, Value
 
 def _train(recipe: Recipe, batches: Batches, moves: list[Moves]) -> dict[str, Value]:
     train, moving = recipe.train, sum(move.moving for move in moves)
+    optimizer = optimizer_plugin(recipe)
+    state = state_bytes(optimizer, (shape for move in moves for shape in move.shapes))
     given = train.given
     warmup, decay = (steps_of(value, total=batches.steps) for value in (train.warmup, train.decay))
     every = train.evaluate_every or _evaluate_every(batches)
@@ -112,6 +114,8 @@ def _train(recipe: Recipe, batches: Batches, moves: list[Moves]) -> dict[str, Va
         "train.steps": Value(
             batches.steps, "recipe" if train.steps else "derived", note=f"{batches.steps / batches.steps_per_epoch:.4g} epochs"
         ),
+        **stated("train", train, ("lr",)),
+        **optimizer_values(recipe, optimizer),
         **stated("train", train, _STATED),
         "train.warmup_steps": Value(warmup, "derived" if isinstance(train.warmup, str) else "recipe", note=str(train.warmup)),
         "train.decay_steps": Value(decay, "derived" if isinstance(train.decay, str) else "recipe", note=str(train.decay)),
@@ -125,8 +129,8 @@ def _train(recipe: Recipe, batches: Batches, moves: list[Moves]) -> dict[str, Va
         **stated("train", train, ("keep", "prefetch"), binds="speed"),
         **(stated("train", train, ("statistics_every",), binds="speed") if given("statistics_every") else {}),
         "moves.parameters": Value(moving, "derived", "nothing", note=f"of {sum(move.total for move in moves):,}, and what is inserted"),
-        "moves.optimizer_bytes": Value(moving * BYTES_PER_MOMENTS, "derived", "nothing", note="two moments in fp32"),
-        "moves.checkpoint_bytes": Value(moving * (BYTES_PER_MOMENTS + BYTES_PER_NUMBER), "derived", "nothing", note="each"),
+        "moves.optimizer_bytes": Value(state, "derived", "nothing", note=optimizer.module.STATE),
+        "moves.checkpoint_bytes": Value(state + moving * BYTES_PER_NUMBER, "derived", "nothing", note="each"),
     }
 
 

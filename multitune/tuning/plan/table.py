@@ -52,12 +52,16 @@ def planned_table(plan: Plan) -> list[TuningRow]:
 
 @dataclass(frozen=True)
 class Moves:
-    """What moves in one tower, or in what lies outside them. rates: of what moves; spans: from which step to which."""
+    """What moves in one tower, or in what lies outside them.
+
+    shapes: of its moving tensors; of each adapter, its numbers in a row. rates: of what moves; spans: from which step to which.
+    """
 
     name: str
     total: int
     moving: int
     inserted: int
+    shapes: tuple[tuple[int, ...], ...]
     rates: tuple[float, ...]
     spans: tuple[tuple[int, int], ...]
 
@@ -77,8 +81,9 @@ def moves_of(table: list[TuningRow], anatomy: Anatomy, steps: int, unused: Colle
         total = sum(size for name, size in anatomy.sizes.items() if name.split(".")[0] == top)
         new = sum(adapters.size(target, anatomy) for target, _ in put)
         moved = sum(anatomy.sizes[name] for name in mine) + new
+        shapes = (*(anatomy.shapes[name] for name in mine), *((adapters.size(target, anatomy),) for target, _ in put))
         rates, whens = sorted({one.rate for one in every}), sorted({(one.start, one.stop) for one in every})
-        result.append(Moves(top, total, moved, new, tuple(rates), tuple(whens)))
+        result.append(Moves(top, total, moved, new, shapes, tuple(rates), tuple(whens)))
     return result
 
 

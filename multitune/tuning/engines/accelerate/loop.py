@@ -20,6 +20,7 @@ from multitune.tuning.averaging import Averaging, Ended
 from multitune.tuning.events import Events, Probe
 from multitune.tuning.gradients import Gradients
 from multitune.tuning.plan import statistics_every
+from multitune.tuning.plan.optimizing import optimizer_of
 from multitune.tuning.ranks import Ranks, put
 from multitune.tuning.schedule import Schedule
 from multitune.tuning.scope import Scope
@@ -88,9 +89,7 @@ class Loop:
     def __post_init__(self) -> None:
         plan = self.plan
         self.schedule = Schedule(plan["train.schedule"], self.scope.total, plan["train.warmup_steps"], plan["train.decay_steps"])
-        self.optimizer = optimizer.build(
-            self.scope, betas=tuple(plan["train.betas"]), eps=plan["train.eps"], weight_decay=plan["train.weight_decay"]
-        )
+        self.optimizer = optimizer_of(plan, self.scope)
         self.probe = Probe(self.ranks, statistics_every(plan), tuple(self.family.needs.parts))
         gradients = Gradients(self.family, self.loss, plan["run.seed"], self.ranks, plan["train.precision"], self.probe)
         self.one_step = Step(gradients, scope=self.scope, optimizer=self.optimizer, clip_norm=plan["train.clip_norm"])
