@@ -3,7 +3,8 @@
 A plug-in is one file (or one folder) in its kind's folder, whose name is its name: a module docstring (its page in the
 docs; the first line is its summary), `class Options(catalog.Options)`, and `build(options, ...)` with the arguments that its
 kind's Protocol in `protocols.py` names. Third parties add one by an entry point in the group `multitune.<kind>`, a notebook
-by `register`, the command line by `--plugin FILE`. A recipe or an artifact can never add one.
+by `register`, the command line by `--plugin FILE`. A recipe or an artifact can never add one. One that a third party brings and that
+does not hold costs nobody else anything: it is refused, with who brought it, when it is asked for.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import importlib
 import importlib.metadata
 import importlib.util
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+import traceback
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -23,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.config import JsonDict
 
 from multitune.core.errors import PluginError, did_you_mean, one_of
-from multitune.core.store import key
+from multitune.core.store import hash_file, key
 
 ROOT = Path(__file__).resolve().parent.parent
 KINDS: Mapping[str, str] = {
@@ -48,8 +51,12 @@ KINDS: Mapping[str, str] = {
 POSITIONAL: JsonDict = {"positional": True}  # marks an option of a verb that the command line takes without its name
 COLUMN: JsonDict = {"column": "some"}  # marks an option of a metric that names a column (or several) of the data
 COLUMN_OF_EVERY_ROW: JsonDict = {"column": "every"}  # the same, and every measured row must have a value there
+BROKEN = (ImportError, AttributeError, SyntaxError, NameError, TypeError, ValueError, LookupError, OSError, RuntimeError, AssertionError)
+IN_MEMORY = "registered in this process"
+_IMPORTING = ("<frozen", __file__, str(Path(importlib.metadata.__file__).parent))  # where no plug-in's own lines are
 _registered: dict[tuple[str, str], ModuleType] = {}
 _files_given: dict[Path, tuple[str, str]] = {}  # in the order in which they were loaded
+_noting: list[dict[tuple[str, str], str]] = []
 
 
 class Options(BaseModel):
@@ -78,8 +85,8 @@ def names(kind: str) -> list[str]:
 
 
 def summary(kind: str, name: str) -> str:
-    """The first line of a plug-in's docstring, read without importing it where it is a file of ours."""
-    path = _files(kind).get(name)
+    """The first line of a plug-in's docstring, read without importing it where it is a file; empty where it has none."""
+    path = _files(kind).get(name) or _source_of(kind, name)
     text = ast.get_docstring(ast.parse(path.read_text("utf-8"))) if path else load(kind, name).__doc__
     return (text or "").strip().split("\n")[0]
 
@@ -87,17 +94,43 @@ def summary(kind: str, name: str) -> str:
 def load(kind: str, name: str) -> ModuleType:
     """The module of a plug-in.
 
-    Raises: PluginError if no plug-in of that kind has that name.
+    Raises: PluginError if no plug-in of that kind has that name, or a third party's does not hold, naming who brought it.
     """
-    if (kind, name) in _registered:
-        return _registered[kind, name]
-    if name in _files(kind):
+    if (kind, name) not in _registered and name in _files(kind):
         return importlib.import_module(f"multitune.{KINDS[kind]}.{name.replace('-', '_')}")
-    point = _entry_points(kind).get(name)
-    if point is not None:
-        return point.load()
-    known = names(kind)
-    raise PluginError(kind, f'"{name}" is not known; there are {one_of(known)}.', did_you_mean(name, known))
+    module = _registered.get((kind, name)) or _from_package(kind, name)
+    if module is None:
+        known = names(kind)
+        remedy = did_you_mean(name, known) or "One of another package asks for it to be installed, one in a file for --plugin FILE."
+        raise PluginError(kind, f'"{name}" is not known; there are {one_of(known)}.', remedy)
+    for noted in _noting:
+        noted[kind, name] = brought_by(kind, name)
+    return module
+
+
+def brought_by(kind: str, name: str) -> str:
+    """Who brought a plug-in: a package and its version, or a file and the hash of its content; empty for one of ours."""
+    if (kind, name) in _registered:
+        file = next((path for path, given in _files_given.items() if given == (kind, name)), None)
+        return IN_MEMORY if file is None else f"{file.name} {hash_file(file)[:12]}"
+    points = [] if name in _files(kind) else _entry_points(kind).get(name, [])
+    return " and ".join(_package(point) for point in points)
+
+
+def hidden(kind: str) -> dict[str, str]:
+    """Plug-ins of packages that are not reached, since one of ours has their name: name -> who brought them."""
+    return {name: " and ".join(map(_package, points)) for name, points in _entry_points(kind).items() if name in _files(kind)}
+
+
+@contextmanager
+def noting() -> Generator[dict[tuple[str, str], str]]:
+    """Takes down which plug-ins of third parties are asked for inside: (kind, name) -> who brought it."""
+    noted: dict[tuple[str, str], str] = {}
+    _noting.append(noted)
+    try:
+        yield noted
+    finally:
+        _noting.remove(noted)
 
 
 def find(kind: str, name: str, options: Mapping[str, object] | None = None, *, where: str = "") -> Plugin:
@@ -186,10 +219,7 @@ def register(kind: str, name: str, module: Any) -> None:
         raise PluginError("register", f'"{kind}" is no kind of plug-in; there are {one_of(KINDS)}.', did_you_mean(kind, list(KINDS)))
     if name in names(kind):
         raise PluginError("register", f'the {kind} "{name}" exists already.', "Choose another name.")
-    for needed in ("Options", "build"):
-        if not hasattr(module, needed):
-            raise PluginError("register", f'the {kind} "{name}" has no {needed}.', "See multitune/core/protocols.py.")
-    _registered[kind, name] = module
+    _registered[kind, name] = _held(module, kind, name, where="register")
 
 
 def register_file(path: Path) -> str:
@@ -210,8 +240,9 @@ def register_file(path: Path) -> str:
     sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)
-    except SyntaxError as error:
-        raise PluginError("--plugin", f"{error.filename}, line {error.lineno}: {error.msg}.", "Mend the file.") from None
+    except BROKEN as error:
+        del sys.modules[spec.name]
+        raise PluginError("--plugin", f"{_told(error, home)}.", "Mend the file.") from None
     kind = vars(module).get("KIND")
     if not isinstance(kind, str):
         raise PluginError("--plugin", f"{path} does not state KIND.", f"Write KIND = one of {one_of(KINDS)}.")
@@ -247,5 +278,63 @@ def _files(kind: str) -> dict[str, Path]:
     return found
 
 
-def _entry_points(kind: str) -> dict[str, importlib.metadata.EntryPoint]:
-    return {point.name: point for point in importlib.metadata.entry_points(group=f"multitune.{kind}")}
+def _entry_points(kind: str) -> dict[str, list[importlib.metadata.EntryPoint]]:
+    found: dict[str, list[importlib.metadata.EntryPoint]] = {}
+    for point in importlib.metadata.entry_points(group=f"multitune.{kind}"):
+        found.setdefault(point.name, []).append(point)
+    return found
+
+
+def _package(point: importlib.metadata.EntryPoint) -> str:
+    return "a package" if point.dist is None else f"{point.dist.name} {point.dist.version}"
+
+
+def _from_package(kind: str, name: str) -> ModuleType | None:
+    """The plug-in of an installed package; None where no package brings one of that name."""
+    points = _entry_points(kind).get(name, [])
+    if not points:
+        return None
+    brought, remedy = brought_by(kind, name), "Mend that package, bring it up to date, or uninstall it."
+    if len(points) > 1:
+        raise PluginError(kind, f'two packages bring "{name}": {brought}.', "Uninstall one of them.")
+    try:
+        module = points[0].load()
+    except BROKEN as error:
+        raise PluginError(kind, f'"{name}" of {brought} cannot be imported ({points[0].value}): {_told(error)}.', remedy) from None
+    try:
+        return _held(module, kind, name, where=kind)
+    except PluginError as error:
+        raise PluginError(kind, f"{brought}: {error.found}", remedy) from None
+
+
+def _source_of(kind: str, name: str) -> Path | None:
+    """The file of a package's plug-in, found without importing it where its package alone shows the way."""
+    point = next(iter(_entry_points(kind).get(name, [])), None)
+    if point is None or point.attr or (kind, name) in _registered:
+        return None
+    try:
+        spec = importlib.util.find_spec(point.module)
+    except BROKEN:
+        return None
+    return Path(spec.origin) if spec is not None and spec.has_location and spec.origin and spec.origin.endswith(".py") else None
+
+
+def _held(module: Any, kind: str, name: str, *, where: str) -> Any:
+    """The plug-in, if it has what every plug-in has. Raises: PluginError."""
+    for needed in ("Options", "build"):
+        if not hasattr(module, needed):
+            raise PluginError(where, f'the {kind} "{name}" has no {needed}.', "See multitune/core/protocols.py.")
+    options = module.Options
+    if not isinstance(options, type) or not issubclass(options, Options):
+        raise PluginError(where, f'Options of the {kind} "{name}" is no catalog.Options.', "Write class Options(catalog.Options).")
+    return module
+
+
+def _told(error: BaseException, home: Path | None = None) -> str:
+    """What went wrong on import, with the line: of the plug-in's own file where it is known."""
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}, line {error.lineno}: {error.msg}"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(_IMPORTING)]
+    at = next((frame for frame in reversed(frames) if home is None or frame.filename == str(home)), None)
+    said = f"{type(error).__name__}: {error}".rstrip(".")
+    return said if at is None else f"{at.filename}, line {at.lineno}: {said}"

@@ -36,12 +36,13 @@ class Part:
 
     Decoded values: image: uint8 array (height, width, 3) RGB. audio: (float32 array (frames,), rate in Hz) as `Sound`.
     video: uint8 array (frames, height, width, 3) RGB. text: str. category: str. labels: tuple of str, sorted, each once. number: float.
-    span: start and end in seconds on the sample's clock.
+    span: start and end in seconds on the sample's clock. options: of its modality, as the recipe has them.
     """
 
     modality: str
     value: Any
     span: tuple[float, float] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

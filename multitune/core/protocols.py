@@ -45,7 +45,7 @@ __all__ = [
     "Answer", "AnswerNeed", "Batch", "Category", "Embedding", "Features", "Figure", "Labels", "Media",
     "Module", "Needs", "Number", "Outputs", "Part", "PartNeed", "Prediction", "Sample",
     "Sound", "Split", "Tensor", "Text",
-    "Rows", "Source", "Modality", "MediaModality", "Augmentation", "Memo", "Preparer", "Family",
+    "Rows", "Source", "Modality", "MediaModality", "CellModality", "Augmentation", "Memo", "Preparer", "Family",
     "Strategy", "Loss", "Optimizer", "Decision", "Control", "ByRow", "Metric", "Check", "Predictor", "Task",
     "TaskPreset",
 ]  # fmt: skip
@@ -84,7 +84,8 @@ class Source(Protocol):
 class Modality(Protocol):
     """`build(options) -> Modality`: which formats it takes, how it is decoded, made up and checked; it never sees a processor.
 
-    towers: names of Transformers' `input_modalities` that accept it (`image`, `text`, `audio` ...); empty for answers only.
+    towers: names of Transformers' `input_modalities` that accept it (`image`, `text`, `audio` ..., or a name of your own that a tower
+    plug-in states); empty for answers only.
     media: whether a value in a table is a path (or bytes) that the decode gate must open. max_bytes: of such a file.
     magic: format -> (offset, bytes) pairs that a file of that format holds; the gate takes no other.
     """
@@ -96,7 +97,10 @@ class Modality(Protocol):
     magic: Mapping[str, tuple[tuple[int, bytes], ...]]
 
     def decode(self, value: Any) -> Any:
-        """Text or bytes of a cell -> the value as `Part` describes it. Raises ValueError saying what was found."""
+        """Text or bytes of a cell -> the value as `Part` describes it; a value that it gave it takes again.
+
+        Raises: ValueError saying what was found.
+        """
         ...
 
     def synthesize(self, seed: int) -> Any:
@@ -109,6 +113,15 @@ class MediaModality(Modality, Protocol):
 
     def encode(self, value: Any) -> tuple[str, bytes]:
         """A decoded value as a file that `decode` gives back exactly: its suffix and its bytes."""
+        ...
+
+
+@runtime_checkable
+class CellModality(Modality, Protocol):
+    """A modality that is no medium and whose decoded values are no plain data (no text and no number): say, a list of numbers."""
+
+    def write(self, value: Any) -> str:
+        """A decoded value as the text of a cell that `decode` gives back exactly; without it, artifacts keep no golden rows."""
         ...
 
 

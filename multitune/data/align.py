@@ -47,7 +47,7 @@ def align(mixed: Mixed, spec: DataSpec, ledger: Ledger) -> Aligned:
     for name, part in spec.parts.items():
         _check_modality(name, part, is_answer=name in spec.answers)
         column = part.column or name
-        if modality(part.modality).media:  # their bytes stay where they are
+        if modality(part.modality, part.options).media:  # their bytes stay where they are
             present[name] = _named(name, lambda column=column: mixed.present(column))
             continue
         cells = _named(name, lambda column=column: mixed.column(column))
@@ -94,7 +94,7 @@ def _named(name: str, read: Callable[[], Found]) -> Found:
 
 
 def _answers(mixed: Mixed, name: str, part: PartSpec, cells: Sequence[Any]) -> list[Any]:
-    kind = modality(part.modality)
+    kind = modality(part.modality, part.options)
     values: list[Any] = []
     for index, value in enumerate(cells):
         if is_absent(value):
@@ -109,13 +109,13 @@ def _answers(mixed: Mixed, name: str, part: PartSpec, cells: Sequence[Any]) -> l
 
 def _record_repairs(mixed: Mixed, name: str, part: PartSpec, cells: Sequence[Any], ledger: Ledger) -> None:
     """Take down the texts of which decoding leaves something out; one that cannot be decoded is met again by the loader."""
-    kind = modality(part.modality)
+    kind = modality(part.modality, part.options)
     for index, value in enumerate(cells):
         try:
-            changed = isinstance(value, str) and kind.decode(value) != value
+            decoded = kind.decode(value) if isinstance(value, str) else None
         except ValueError:
             continue
-        if changed:
+        if isinstance(decoded, str) and decoded != value:
             _record(mixed, index, ledger, "repaired", name, "NUL or lone surrogates left out")
 
 

@@ -7,15 +7,20 @@ out is a decoded part or a `BadPart`; never something half decoded, and never a 
 from __future__ import annotations
 
 import functools
+import json
 import os
 import re
 import stat
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from multitune.core import catalog
 from multitune.core.errors import DataError
 from multitune.core.protocols import Media, Modality, Part, Sample
 
+NONE: Mapping[str, Any] = MappingProxyType({})
 _LEAKS = re.compile(r"<[^<>]*>|0x[0-9a-fA-F]{4,}|(?<![\w.])/(?:[^\s'\"]+/)+[^\s'\"]*")
 
 
@@ -35,13 +40,22 @@ class BadPart(DataError):
         return BadPart(next(found, self.part), self.cause)
 
 
-@functools.cache
-def modality(name: str) -> Modality:
-    """The modality of that name, with its default options.
+def modality(name: str, options: Mapping[str, Any] = NONE) -> Modality:
+    """The modality of that name, with the options of a part's spec; without them, with its defaults.
 
-    Raises: PluginError if there is none.
+    Raises: PluginError if there is none, or it does not take them.
     """
-    return catalog.find("modality", name).build()
+    return _built(name, json.dumps(dict(options), sort_keys=True) if options else "{}")
+
+
+def read_as(part: Part) -> str:
+    """Its modality with its options: what is remembered of a file under one must not be met under another."""
+    return f"{part.modality}{json.dumps(dict(part.options), sort_keys=True)}" if part.options else part.modality
+
+
+@functools.cache
+def _built(name: str, options: str) -> Modality:
+    return catalog.find("modality", name, json.loads(options)).build()
 
 
 def opened(part: Part) -> Part:
@@ -49,12 +63,12 @@ def opened(part: Part) -> Part:
 
     Raises: BadPart with the cause, and the modality for a name: a part does not know its own.
     """
-    kind = modality(part.modality)
+    kind = modality(part.modality, part.options)
     try:
         value = kind.decode(_bytes(part.value, kind) if isinstance(part.value, Media) else part.value)
     except (ValueError, OSError) as error:
         raise BadPart(part.modality, _cause(error), part) from None
-    return Part(part.modality, value, part.span)
+    return replace(part, value=value)
 
 
 def unreadable(sample: Sample) -> BadPart | None:

@@ -37,7 +37,7 @@ class _File:
 
 def over_splits(examples: Mapping[Split, Examples]) -> Iterator[Finding]:
     """A finding for each part of which equal files are in several splits; only files of equal size and beginning are read whole."""
-    parts = [name for name, spec in examples["train"].parts.items() if modality(spec.modality).media]
+    parts = [name for name, spec in examples["train"].parts.items() if modality(spec.modality, spec.options).media]
     if not parts:
         return
     if sum(len(rows) for rows in examples.values()) * len(parts) > MAX_FILES:

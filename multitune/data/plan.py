@@ -264,7 +264,7 @@ def _media(aligned: Aligned) -> Iterator[Finding]:
     """Files that the first rows name and that are not there, or speak of another signal; an error where more are lost than may be."""
     spec, mixed, kept = aligned.spec, aligned.mixed, set(aligned.kept.tolist())
     for name, part in spec.inputs.items():
-        kind, column = modality(part.modality), part.column or name
+        kind, column = modality(part.modality, part.options), part.column or name
         paths = [one for one in mixed.paths(column, limit=LOOKED_AT) if one[0] in kept] if kind.media else []
         lost = [(index, path, cause) for index, path in paths if (cause := absent(path, mixed.root(index, column)))]
         if lost:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from multitune.core.protocols import Media, Part, Sample, Sound
+from multitune.core.protocols import Media, Modality, Part, Sample, Sound
 from multitune.core.recipe import PartSpec
 from multitune.data.decode import BadPart, modality
 
@@ -42,13 +42,16 @@ def sample(
     span = _span(mapping)
     made: dict[str, Part] = {}
     for name, spec in parts.items():
-        kind, column = (spec, name) if isinstance(spec, str) else (spec.modality, spec.column or name)
+        kind, column, options = (spec, name, {}) if isinstance(spec, str) else (spec.modality, spec.column or name, spec.options)
         value = mapping.get(column)
         if is_absent(value):
             continue
         try:
             base = root.get(column) if isinstance(root, Mapping) else root
-            made[name] = Part(kind, _medium(value, base), span) if modality(kind).media else Part(kind, _plain(kind, value))
+            reader = modality(kind, options)
+            made[name] = (
+                Part(kind, _medium(value, base), span, options) if reader.media else Part(kind, _plain(reader, value), None, options)
+            )
         except ValueError as error:
             raise BadPart(name, str(error)) from None
     columns = {name: value for name, value in mapping.items() if isinstance(value, str)}
@@ -77,8 +80,8 @@ def cell(value: Any) -> Any:
     return value
 
 
-def _plain(kind: str, value: Any) -> Any:
-    return modality(kind).decode(value if isinstance(value, bytes) else cell(value))
+def _plain(reader: Modality, value: Any) -> Any:
+    return reader.decode(value if isinstance(value, bytes) else cell(value))
 
 
 def _medium(value: Any, root: Path | None) -> Any:

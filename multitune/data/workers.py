@@ -27,7 +27,7 @@ from multitune.core.errors import Fault, HungError, UserError
 from multitune.core.ledger import Fate
 from multitune.core.protocols import Augmentation, Batch, Media, Part, Preparer, Sample
 from multitune.core.randomness import generator
-from multitune.data.decode import BadPart, opened
+from multitune.data.decode import BadPart, opened, read_as
 from multitune.data.order import Task
 from multitune.data.split import Examples
 
@@ -157,7 +157,7 @@ def prepared(
 
 def _decoded(part: Part, memo: Memo) -> Any:
     if isinstance(part.value, Media):
-        return memo.get(f"decoded|{part.modality}|{part.value.key}", lambda: opened(part).value)
+        return memo.get(f"decoded|{read_as(part)}|{part.value.key}", lambda: opened(part).value)
     return opened(part).value
 
 

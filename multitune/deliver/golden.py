@@ -9,13 +9,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
 from multitune.core.errors import ArtifactError
-from multitune.core.protocols import Answer, Category, Embedding, Labels, MediaModality, Number, Part, Prediction, Predictor, Sample, Text
+from multitune.core.protocols import (
+    Answer,
+    Category,
+    CellModality,
+    Embedding,
+    Labels,
+    MediaModality,
+    Number,
+    Prediction,
+    Predictor,
+    Sample,
+    Text,
+)
+from multitune.core.recipe import PartSpec
 from multitune.data.decode import BadPart, modality, opened
 from multitune.data.sample import sample
 
@@ -82,10 +96,11 @@ def _written(place: Path, number: str, one: Sample, predictor: Predictor) -> dic
         return None
     row: dict[str, Any] = {"id": one.id, "parts": {}}
     for name, part in parts.items():
-        entry: dict[str, Any] = {"modality": part.modality}
-        kind = modality(part.modality)
-        if kind.media and not kind.magic:  # taken from memory only: no file of it would be read back
-            return None
+        entry: dict[str, Any] = {"modality": part.modality} | ({"options": dict(part.options)} if part.options else {})
+        kind = modality(part.modality, part.options)
+        value = kind.write(part.value) if isinstance(kind, CellModality) else part.value
+        if (kind.media and not kind.magic) or not (kind.media or isinstance(value, str | int | float)):
+            return None  # taken from memory only, or no plain data: nothing of it would be read back
         if kind.media:
             suffix, data = cast("MediaModality", kind).encode(part.value)
             file = place / number / f"{len(row['parts'])}{suffix}"
@@ -93,7 +108,7 @@ def _written(place: Path, number: str, one: Sample, predictor: Predictor) -> dic
             file.write_bytes(data)
             entry["file"] = file.relative_to(place).as_posix()
         else:
-            entry["value"] = part.value
+            entry["value"] = value
         row["parts"][name] = entry | ({"span": list(part.span)} if part.span else {})
     return row
 
@@ -101,9 +116,10 @@ def _written(place: Path, number: str, one: Sample, predictor: Predictor) -> dic
 def _sample(place: Path, row: Mapping[str, Any]) -> Sample:
     entries: Mapping[str, Mapping[str, Any]] = row["parts"]
     values = {name: entry.get("file", entry.get("value")) for name, entry in entries.items()}
-    made = sample(values, {name: entry["modality"] for name, entry in entries.items()}, id=row["id"], root=place)
+    specs = {name: PartSpec(modality=entry["modality"], options=entry.get("options", {})) for name, entry in entries.items()}
+    made = sample(values, specs, id=row["id"], root=place)
     spans = {name: tuple(entry["span"]) for name, entry in entries.items() if "span" in entry}
-    return Sample(made.id, {name: Part(part.modality, part.value, spans.get(name)) for name, part in made.parts.items()})
+    return Sample(made.id, {name: replace(part, span=spans.get(name)) for name, part in made.parts.items()})
 
 
 def _answer(entry: Mapping[str, Any]) -> Answer:

@@ -287,7 +287,7 @@ def _config(asked: _Asked) -> Any:
     if asked.blueprint is not None:
         return asked.blueprint.config
     folder = cast("Path", asked.place.folder)
-    import_own(read_json(folder / "config.json", where=asked.where))
+    import_own(read_json(folder / "config.json", where=asked.where), where=asked.where)
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except REFUSALS as error:
@@ -332,7 +332,7 @@ def _processor(place: Provenance, modality: str, blueprint: Blueprint | None, wh
         refuse_pictures(folder, where=where)
     with quiet():
         try:
-            made = _PROCESSORS[modality].from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+            made = _PROCESSORS.get(modality, AutoFeatureExtractor).from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         except REFUSALS as error:
             check_processor(folder, modality, where=where)
             raise unreadable(where, folder, error, fitting.OWN) from None

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from multitune.core.protocols import AnswerNeed, Batch, Media, Memo, Needs, Part, Sample
-from multitune.data.decode import BadPart, opened
+from multitune.data.decode import BadPart, opened, read_as
 from multitune.models.signals import Row, Signal
 
 NO_CLASS = -100
@@ -60,7 +60,7 @@ class TowerPreparer:
     def _row(self, name: str, part: Part, memo: Memo) -> Row:
         signal = self.signals[name]
         make: Callable[[], Row] = lambda: signal.row(opened(part).value)  # noqa: E731
-        return memo.get(f"{signal.key}:{part.value.key}", make) if isinstance(part.value, Media) else make()
+        return memo.get(f"{signal.key}:{read_as(part)}:{part.value.key}", make) if isinstance(part.value, Media) else make()
 
     def _filled(self, name: str, rows: Sequence[Mapping[str, Any]]) -> list[Row]:
         """The rows of one part; where it is absent, a row that is there, else a made-up one: shapes hold, values are never read."""

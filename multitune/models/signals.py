@@ -1,7 +1,8 @@
 """From one part's decoded value to what its tower reads: the processor of a tower, for rows and for batches.
 
-A signal is picklable and holds no weights. There is one for each modality that towers read; which parts may go to which is
-said by the part's modality (`towers`), so a new modality over pictures needs nothing here.
+A signal is picklable and holds no weights. There is one for each modality that Transformers' towers read; which parts may go to which
+is said by the part's modality (`towers`), so a new modality over pictures needs nothing here. A tower plug-in over something else brings
+its own: a processor that is a signal itself.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 import soxr
@@ -33,6 +34,7 @@ DEFAULT_TEXT_LIMIT = 512
 COLOURS = 3
 
 
+@runtime_checkable
 class Signal(Protocol):
     """One part's way into its tower."""
 
@@ -292,6 +294,8 @@ class VideoSignal:
 
 def signal(modality: str, processor: Any, *, limit: int, channels: int = COLOURS) -> Signal:
     """The way into a tower of that modality. limit: the most tokens of a text, the frames of a film. channels: of a picture."""
+    if isinstance(processor, Signal):
+        return processor
     if modality == "image":
         return ImageSignal(processor, channels)
     if modality == "text":
@@ -300,7 +304,7 @@ def signal(modality: str, processor: Any, *, limit: int, channels: int = COLOURS
         return AudioSignal(processor)
     if modality == "video":
         return VideoSignal(processor, limit)
-    raise ModelError("model.towers", f'no tower for "{modality}" can be fed yet.', "Towers read image, text, audio and video.")
+    raise ModelError("model.towers", f'no tower for "{modality}" can be fed yet.', "Its tower's processor must be a models.signals.Signal.")
 
 
 def _takes_layout(processor: Any) -> bool:

@@ -15,7 +15,7 @@ from typing import Any, Literal, cast
 from safetensors import SafetensorError, safe_open
 
 from multitune.core import catalog
-from multitune.core.errors import ModelError, did_you_mean
+from multitune.core.errors import ModelError, PluginError, did_you_mean
 from multitune.models.weights.hub import INDEX, WEIGHTS, HubId, fetch
 
 BASES = Path(__file__).resolve().parent / "bases"
@@ -130,11 +130,11 @@ def has_weights(folder: Path, *, where: str) -> bool:
 def check_processor(folder: Path, modality: str, *, where: str) -> None:
     """Refuse a folder without the files of its processor: a tokenizer made of nothing would go unnoticed.
 
-    modality: image, audio, text, video, or `any` for a processor that joins several.
+    modality: image, audio, text, video, `any` for a processor that joins several, or a name that a tower plug-in states.
     """
-    wanted = _PROCESSOR_FILES[modality]
+    wanted = _PROCESSOR_FILES.get(modality, _PROCESSOR_FILES["audio"])
     if not any((folder / name).is_file() for name in wanted):
-        word = _PROCESSOR_WORDS[modality]
+        word = _PROCESSOR_WORDS.get(modality, "processor")
         raise ModelError(where, f"{folder} has no {' or '.join(wanted[:2])}.", f"Add the {word} that belongs to these weights.")
 
 
@@ -158,11 +158,18 @@ _PROCESSOR_WORDS = {
 }
 
 
-def import_own(config: Mapping[str, Any]) -> None:
-    """Import the tower plug-in, one of the catalog's, that a config.json was written by, so that Transformers knows its classes."""
-    name = str(config.get("model_type", "")).removeprefix(OWN)
-    if str(config.get("model_type", "")).startswith(OWN) and name in catalog.names("tower"):
-        catalog.load("tower", name)
+def import_own(config: Mapping[str, Any], *, where: str) -> None:
+    """Import the tower plug-in, one of the catalog's, that a config.json was written by, so that Transformers knows its classes.
+
+    Raises: PluginError if it is not in the catalog: another package's that is not installed, or a file's that is not named.
+    """
+    kind = str(config.get("model_type", ""))
+    if not kind.startswith(OWN):
+        return
+    try:
+        catalog.load("tower", kind.removeprefix(OWN))
+    except PluginError as error:
+        raise PluginError(where, f"its weights are of a tower plug-in: {error.found}", error.remedy) from None
 
 
 def read_json(path: Path, *, where: str) -> dict[str, Any]:

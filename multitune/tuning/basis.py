@@ -76,7 +76,7 @@ def _stamps(examples: Examples) -> Iterator[tuple[str, str]]:
     """Part -> the stamps of its media in the split's order, joined."""
     own = os.path.join(os.path.abspath(cache_root()), "")
     for name, spec in examples.parts.items():
-        if not modality(spec.modality).media:
+        if not modality(spec.modality, spec.options).media:
             continue
         column = spec.column or name
         cells = examples.mixed.column(column)

@@ -1,7 +1,8 @@
 """List the plug-ins and their options.
 
 Without a kind: every kind with its plug-ins. With a kind (source, tower, loss ...): each plug-in of it with its summary and
-its options, their types, defaults and meanings. `models`: which kinds of pretrained models hold to every line of the walk over them.
+its options, their types, defaults and meanings. What a third party brought stands with its package and version, or its file; one that
+does not hold is told, and the rest is listed. `models`: which kinds of pretrained models hold to every line of the walk over them.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from pydantic import Field
 
 from multitune.core import catalog
 from multitune.core.errors import PluginError, did_you_mean, one_of
+from multitune.core.finding import Finding, Severity
 from multitune.core.recipe import Component
 from multitune.core.result import Result
 from multitune.models.inspection import conformance
 
 MODELS = "models"
+BROKEN, HIDDEN = "plug-in-broken", "plug-in-hidden"
 
 
 class Options(catalog.Options):
@@ -40,8 +43,23 @@ def _plugins(options: Options) -> Result:
     if unknown:
         known = one_of([*catalog.KINDS, MODELS])
         raise PluginError("list", f'"{unknown[0]}" is no kind; there are {known}.', did_you_mean(unknown[0], list(catalog.KINDS)))
-    lines = [line for kind in kinds for line in _kind_lines(kind, detailed=bool(options.kind))]
-    return Result(ok=True, figures={kind: float(len(catalog.names(kind))) for kind in kinds}, text="\n".join(lines))
+    findings = tuple(finding for kind in kinds for finding in _third_parties(kind))
+    broken = {finding.where for finding in findings if finding.code == BROKEN}
+    lines = [line for kind in kinds for line in _kind_lines(kind, broken, detailed=bool(options.kind))]
+    figures = {kind: float(len(catalog.names(kind))) for kind in kinds}
+    return Result(ok=True, figures=figures, findings=findings, text="\n".join([*lines, *(finding.line() for finding in findings)]))
+
+
+def _third_parties(kind: str) -> Iterator[Finding]:
+    """Plug-ins of third parties that do not hold, or are not reached."""
+    for name in catalog.names(kind):
+        try:
+            if catalog.brought_by(kind, name):
+                catalog.load(kind, name)
+        except PluginError as error:
+            yield Finding(BROKEN, Severity.WARNING, f"{kind} {name}", error.found, error.remedy)
+    for name, brought in catalog.hidden(kind).items():
+        yield Finding(HIDDEN, Severity.WARNING, f"{kind} {name}", f"{brought} brings one too; ours is used.", "It must take another name.")
 
 
 def _models() -> Result:
@@ -52,11 +70,13 @@ def _models() -> Result:
     return Result(ok=True, figures={"kinds_green": float(green), "kinds_walked": float(len(kinds))}, text=text)
 
 
-def _kind_lines(kind: str, *, detailed: bool) -> Iterator[str]:
+def _kind_lines(kind: str, broken: set[str], *, detailed: bool) -> Iterator[str]:
     yield kind
     for name in catalog.names(kind):
-        yield f"  {name:<18} {catalog.summary(kind, name)}"
-        if detailed:
+        holds, brought = f"{kind} {name}" not in broken, catalog.brought_by(kind, name)
+        told = catalog.summary(kind, name) if holds else "does not hold, see below"
+        yield f"  {name:<18} {told}" + (f" [{brought}]" if brought else "")
+        if detailed and holds:
             yield from _option_lines(kind, name)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,8 +97,16 @@ def plan(
 
 
 def make_plan(recipe: Recipe, ledger: Ledger) -> Planned:
-    """Join what each room states: the data, then the model that it asks for, then the tuning of both."""
+    """Join what each room states: the data, then the model that it asks for, then the tuning of both; and who brought their plug-ins."""
+    with catalog.noting() as noted:
+        planned = _planned(recipe, ledger)
+    brought = {f"plug-ins.{kind}.{name}": Value(whose, "derived") for (kind, name), whose in sorted(noted.items())}
+    return replace(planned, plan=replace(planned.plan, values={**planned.plan.values, **brought})) if brought else planned
+
+
+def _planned(recipe: Recipe, ledger: Ledger) -> Planned:
     from multitune.data import plan as data_plan
+    from multitune.data.loader import augmentations
     from multitune.measure import tally
     from multitune.models import plan as model_plan
     from multitune.tuning import averaging
@@ -109,6 +117,7 @@ def make_plan(recipe: Recipe, ledger: Ledger) -> Planned:
         "run.task": Value(recipe.task.name, "recipe", "nothing"),
         "run.seed": Value(recipe.seed, "recipe" if recipe.given("seed") else "default"),
     }
+    augmentations(recipe.data.inputs)  # one that is not there is told before a row is read
     data = data_plan.outline(recipe, ledger)
     asked = tally.questions(recipe.evaluate, preset, data.needs)
     tally.check_columns(asked, data.examples, needs=data.needs, slices=recipe.evaluate.slices)

@@ -15,7 +15,9 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
+    AutoFeatureExtractor,
     AutoModel,
+    FeatureExtractionMixin,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
@@ -108,10 +110,12 @@ class ScratchTower(PreTrainedModel):
             module.start()
 
 
-def known(config: type[PreTrainedConfig], model: type[PreTrainedModel]) -> None:
-    """Let Transformers' Auto classes find a tower by its `model_type`."""
+def known(config: type[PreTrainedConfig], model: type[PreTrainedModel], processor: type[FeatureExtractionMixin] | None = None) -> None:
+    """Let Transformers' Auto classes find a tower by its `model_type`, and a processor of its own beside it."""
     AutoConfig.register(config.model_type, config, exist_ok=True)
     AutoModel.register(config, model, exist_ok=True)
+    if processor is not None:
+        AutoFeatureExtractor.register(config, processor, exist_ok=True)
 
 
 def pictures(size: int) -> ViTImageProcessor:

@@ -18,7 +18,7 @@ def probe_sample(needs: Needs, *, seed: int) -> Sample:
     for name, need in {**needs.parts, **needs.answers}.items():
         modality = catalog.find("modality", need.modality, need.options, where=f"data.parts.{name}").build()
         labels = needs.answers[name].labels if name in needs.answers else ()
-        parts[name] = Part(need.modality, labels[0] if labels else modality.synthesize(seed))
+        parts[name] = Part(need.modality, labels[0] if labels else modality.synthesize(seed), options=need.options)
     return Sample("probe", parts)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from multitune.core.protocols import Batch, Media, Memo, Sample
-from multitune.data.decode import BadPart, opened
+from multitune.data.decode import BadPart, opened, read_as
 from multitune.models.families.generative.preparing import IGNORED, answer_ids, padded, shortened
 from multitune.models.families.generative.prompt import Prompt, neutral, special_tokens
 from multitune.models.families.generative.sides import Frame
@@ -101,7 +101,7 @@ class TwoSidedPreparer:
         if part is None:
             raise BadPart(self.medium, "is missing, and the encoder reads nothing else")
         if isinstance(part.value, Media):
-            return memo.get(f"{self.signal.key}:{part.value.key}", lambda: self.signal.row(opened(part).value))
+            return memo.get(f"{self.signal.key}:{read_as(part)}:{part.value.key}", lambda: self.signal.row(opened(part).value))
         return self.signal.row(opened(part).value)
 
     def _text(self, sample: Sample, name: str, truncated: dict[str, int]) -> str:
