@@ -78,7 +78,7 @@ class Examples:
     def values(self, part: str) -> list[Any]:
         """The decoded values of a part that is no medium, in order, None where absent."""
         spec = self.parts[part]
-        kind, cells = modality(spec.modality), self.mixed.column(spec.column or part)
+        kind, cells = modality(spec.modality, spec.options), self.mixed.column(spec.column or part)
         picked = (cells[index] for index in self.rows.tolist())
         return [None if is_absent(value) else kind.decode(cell(value)) for value in picked]
 
