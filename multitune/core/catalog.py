@@ -40,6 +40,7 @@ KINDS: Mapping[str, str] = {
     "fusion": "models.fusions",
     "family": "models.families",
     "strategy": "tuning.strategies",
+    "insert": "tuning.inserts",
     "loss": "tuning.losses",
     "optimizer": "tuning.optimizers",
     "control": "tuning.controls",

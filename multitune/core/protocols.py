@@ -46,7 +46,7 @@ __all__ = [
     "Module", "Needs", "Number", "Outputs", "Part", "PartNeed", "Prediction", "Sample",
     "Sound", "Split", "Tensor", "Text",
     "Rows", "Source", "Modality", "MediaModality", "CellModality", "Augmentation", "Memo", "Preparer", "Family",
-    "Strategy", "Loss", "Optimizer", "Decision", "Control", "ByRow", "Metric", "Check", "Predictor", "Task",
+    "Strategy", "Insert", "Loss", "Optimizer", "Decision", "Control", "ByRow", "Metric", "Check", "Predictor", "Task",
     "TaskPreset",
 ]  # fmt: skip
 
@@ -204,6 +204,27 @@ class Strategy(Protocol):
 
     def rows(self, anatomy: Any) -> list[Any]:
         """`TuningRow`s for a `models.anatomy.Anatomy`. Raises ModelError for a tower or block that is not there."""
+        ...
+
+
+class Insert(Protocol):
+    """`build(options) -> Insert`: something that a row of the tuning table puts into a tower; as it is put there it changes nothing.
+
+    wants: the places that it needs, in words. Where it is no PEFT adapter, an artifact keeps its name, options and places.
+    """
+
+    wants: str
+
+    def places(self, tower: str, pattern: str, anatomy: Any) -> Sequence[str]:
+        """The paths inside a tower at which it goes in, by a `models.anatomy.Anatomy`; none where the pattern has no place for it."""
+        ...
+
+    def size(self, tower: str, places: Sequence[str], anatomy: Any) -> int:
+        """Numbers in what is inserted."""
+        ...
+
+    def put(self, tower: Any, places: Sequence[str], *, where: str) -> list[str]:
+        """Insert it, drawing from torch's default generator; gives the paths of its parameters inside the tower."""
         ...
 
 

@@ -1,7 +1,8 @@
-"""Adapters in an artifact: a PEFT folder for each tower, beside the base that it was trained on.
+"""What was inserted into towers, in an artifact: a folder for each of them, beside the base that it was trained on.
 
-A folder is what PEFT itself writes, so `PeftModel.from_pretrained(AutoModel.from_pretrained("towers/image"), "adapters/image")`
-gives the same tower in plain Transformers.
+LoRA's is what PEFT itself writes, so `PeftModel.from_pretrained(AutoModel.from_pretrained("towers/image"), "adapters/image")`
+gives the same tower in plain Transformers. What PEFT does not know (bottlenecks) is kept as its plug-in's name, options and places
+in `insert.json`, its numbers in `insert.safetensors`.
 """
 
 from __future__ import annotations
@@ -11,23 +12,30 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from peft import PeftConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from multitune.core import catalog
 from multitune.core.errors import ArtifactError
 from multitune.core.protocols import Family
+from multitune.tuning.inserts import Put
 
 ROOT = "adapters"
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+INSERT, NUMBERS = "insert.json", "insert.safetensors"
 PREFIX = "base_model.model."
 
 
-def save_adapters(family: Family, folder: Path) -> list[str]:
-    """Write `adapters/<tower>/` for every tower that has adapters; gives those towers."""
+def save_adapters(family: Family, folder: Path, inserted: Mapping[str, Put]) -> list[str]:
+    """Write `adapters/<tower>/` for every tower into which something was inserted; gives those towers."""
     found: list[str] = []
     for name, tower in family.towers.items():
+        if name in inserted and not _configs(tower):
+            _save_insert(tower, inserted[name], folder / ROOT / name)
+            found.append(name)
         for adapter, config in _configs(tower).items():
             place = folder / ROOT / name
             place.mkdir(parents=True)
@@ -43,12 +51,15 @@ def save_adapters(family: Family, folder: Path) -> list[str]:
 def load_adapters(family: Family, folder: Path, *, merge: bool) -> None:
     """Insert what `save_adapters` wrote. merge: add them into the weights instead, so that nothing is left inserted.
 
-    Raises: ArtifactError if an adapter does not fit its tower.
+    Raises: ArtifactError if an adapter does not fit its tower, or cannot be added into the weights.
     """
     for place in sorted((folder / ROOT).glob("*")):
         tower = family.towers.get(place.name)
         if tower is None:
             raise ArtifactError(str(place), "is for a tower that the model does not have.", "Copy the artifact again.")
+        if (place / INSERT).is_file():
+            _load_insert(tower, place, merge=merge)
+            continue
         config = PeftConfig.from_peft_type(**json.loads((place / CONFIG).read_text("utf-8")))
         inject_adapter_in_model(config, tower, adapter_name="default")
         state = {key.removeprefix(PREFIX): tensor for key, tensor in load_file(place / WEIGHTS).items()}
@@ -58,6 +69,33 @@ def load_adapters(family: Family, folder: Path, *, merge: bool) -> None:
         if merge:
             _merge(tower)
         tower.requires_grad_(False)
+
+
+def _save_insert(tower: nn.Module, put: Put, place: Path) -> None:
+    place.mkdir(parents=True)
+    save_file({name: tower.get_parameter(name).detach().contiguous().cpu() for name in put.parameters}, place / NUMBERS)
+    told = {"name": put.name, "options": dict(put.options), "places": list(put.places)}
+    (place / INSERT).write_text(json.dumps(told, indent=1, sort_keys=True) + "\n", "utf-8")
+
+
+def _load_insert(tower: nn.Module, place: Path, *, merge: bool) -> None:
+    told = json.loads((place / INSERT).read_text("utf-8"))
+    if merge:
+        found = f"holds what cannot be added into the weights ({told['name']}: it is not linear)."
+        raise ArtifactError(str(place), found, "Open the artifact without merging; it gives the same.")
+    with torch.random.fork_rng(devices=[]):
+        names = (
+            catalog.find("insert", told["name"], told["options"], where=str(place / INSERT))
+            .build()
+            .put(tower, told["places"], where=str(place))
+        )
+    numbers = load_file(place / NUMBERS)
+    homes = {name: tower.get_parameter(name) for name in names}
+    if {name: home.shape for name, home in homes.items()} != {name: tensor.shape for name, tensor in numbers.items()}:
+        raise ArtifactError(str(place), "does not fit its tower.", "Copy the artifact again.")
+    for name, home in homes.items():
+        home.data.copy_(numbers[name])
+        home.requires_grad_(False)
 
 
 def _configs(tower: nn.Module) -> Mapping[str, PeftConfig]:

@@ -224,7 +224,7 @@ def save(
 def open_artifact(path: Path | str, *, merge: bool = False) -> Artifact:
     """The artifact in a folder, or that of the run in it, once every file in it is what was written.
 
-    merge: add LoRA adapters into the weights.
+    merge: add LoRA adapters into the weights. Bottlenecks cannot be: the family of such an artifact then refuses to be read.
     Raises: ArtifactError for what is missing, extra, changed, a link or a pickle, or of a newer form.
     """
     folder = _of_run(Path(path))
@@ -266,7 +266,7 @@ def _fill(
     recipe = make_recipe(plan.request)
     plugin = family_plugin(recipe)
     family.save(draft)
-    adapters = save_adapters(family, draft)
+    adapters = save_adapters(family, draft, scope.adapters)
     described = contract(family)
     _write_json(draft / "contract.json", described)
     _write_json(draft / "labels.json", {name: list(need.labels) for name, need in needs.answers.items() if need.labels})

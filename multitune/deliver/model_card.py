@@ -85,7 +85,7 @@ def _use(facts: Facts) -> Iterator[str]:
     yield "```"
     yield ""
     yield "Each folder of `towers/`, or `model/`, is a Hugging Face folder" + (
-        "; each of `adapters/` is a PEFT folder for the tower of its name." if facts.adapters else "."
+        "; each of `adapters/` is for the tower of its name, PEFT's where it has an `adapter_config.json`." if facts.adapters else "."
     )
 
 

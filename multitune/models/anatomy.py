@@ -38,13 +38,13 @@ class TowerInfo:
 class Anatomy:
     """names: path of a parameter inside the family -> its public name. sizes: public name -> numbers in it.
 
-    shapes: public name -> its shape. linear: public path of a linear layer that adapters may be put into -> its inputs + outputs.
+    shapes: public name -> its shape. linear: public path of a linear layer that adapters may be put into -> its inputs and outputs.
     """
 
     towers: tuple[TowerInfo, ...]
     names: Mapping[str, str]
     sizes: Mapping[str, int]
-    linear: Mapping[str, int]
+    linear: Mapping[str, tuple[int, int]]
     shapes: Mapping[str, tuple[int, ...]]
 
     @property
@@ -110,7 +110,7 @@ def find(family: Family | Any) -> Anatomy:
         public = _renamed(_unwrapped(path, wrapped), prefixes, longest)
         names[path] = public
         sizes[public], shapes[public] = parameter.numel(), tuple(parameter.shape)
-    linear = {f"{name}.{path}": _width(tower, path) for name, tower in towers.items() for path in linear_targets(tower)}
+    linear = {f"{name}.{path}": linear_ends(tower.get_submodule(path)) for name, tower in towers.items() for path in linear_targets(tower)}
     return Anatomy(tuple(_info(name, paths[id(tower)], tower) for name, tower in towers.items()), names, sizes, linear, shapes)
 
 
@@ -119,9 +119,10 @@ def _info(name: str, path: str, tower: PreTrainedModel) -> TowerInfo:
     return TowerInfo(name, path, tokens.modality_of(tower), blocks, sum(parameter.numel() for parameter in tower.parameters()))
 
 
-def _width(tower: nn.Module, path: str) -> int:
-    """Inputs plus outputs of a linear layer."""
-    return sum(cast("Tensor", tower.get_submodule(path).weight).shape)
+def linear_ends(layer: nn.Module) -> tuple[int, int]:
+    """Inputs and outputs of a linear layer."""
+    first, second = cast("Tensor", layer.weight).shape
+    return (second, first) if isinstance(layer, nn.Linear) else (first, second)
 
 
 def _unwrapped(path: str, wrapped: Sequence[str]) -> str:

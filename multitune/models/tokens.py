@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from multitune.core.errors import ModelError
+from multitune.models.layers.inserted import inserted
 
 Pool = Literal["mean", "first", "pooler"]
 SEEN = {"image", "video"}
@@ -168,8 +169,8 @@ def adapters(module: nn.Module) -> Iterator[str]:
 
 
 def base_names(module: nn.Module) -> dict[str, str]:
-    """For each name in the state dict of a module: its name without PEFT's wrapping; adapters' own weights are left out."""
-    wrapped = sorted(adapters(module), key=len, reverse=True)
+    """For each name in the state dict of a module: its name without PEFT's wrapping; what was inserted is left out."""
+    wrapped = sorted([*adapters(module), *inserted(module)], key=len, reverse=True)
     names: dict[str, str] = {}
     for name in module.state_dict():
         layer = next((path for path in wrapped if name.startswith(f"{path}.")), None)

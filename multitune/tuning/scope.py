@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -20,11 +20,8 @@ from multitune.core.recipe import TuningRow
 from multitune.models import anatomy as anatomies
 from multitune.models.anatomy import Anatomy
 from multitune.models.replay.modes import set_modes, statistics
-from multitune.tuning import adapters
+from multitune.tuning import inserts
 from multitune.tuning.rules import Span, resolve, spans
-
-if TYPE_CHECKING:
-    from peft import LoraConfig
 
 BatchNorm = Literal["eval", "moving"]
 LOSS = "loss"  # what a loss's own parameters are called by: loss.uncertainty.label
@@ -55,13 +52,13 @@ class Entry:
 
 @dataclass
 class Scope:
-    """What moves in `family`. adapters: PEFT's configurations of what was inserted, by tower. left_out: matched, but out of reach."""
+    """What moves in `family`. adapters: what was inserted, by tower. left_out: matched, but out of reach."""
 
     family: Any
     entries: tuple[Entry, ...]
     total: int
     batch_norm: BatchNorm = "eval"
-    adapters: Mapping[str, LoraConfig] = field(default_factory=dict)
+    adapters: Mapping[str, inserts.Put] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
     _entered: frozenset[str] | None = None
 
@@ -150,8 +147,8 @@ def apply(
     """
     table = [row if isinstance(row, TuningRow) else TuningRow.model_validate(row) for row in rows]
     resolve(table, beside(anatomy, loss), total=total_steps)
-    inserted = adapters.insert(table, anatomy, family, total=total_steps, seed=seed)
-    whole = anatomies.find(family) if inserted.configs else anatomy
+    inserted = inserts.insert(table, anatomy, family, total=total_steps, seed=seed)
+    whole = anatomies.find(family) if inserted.towers else anatomy
     tensors = {name: family.get_parameter(path) for path, name in whole.names.items()} | own_parameters(loss)
     rules = resolve(table, beside(anatomy, loss), total=total_steps, by_row=inserted.by_row)
     towers = {LOSS, *(tower.name for tower in whole.towers)}
@@ -163,7 +160,7 @@ def apply(
             first = name.split(".")[0]
             entries.append(Entry(name, first if first in towers else "", tensor, moves, name in brought))
     left_out = tuple(sorted(name for name in unused if name in rules))
-    return Scope(family, tuple(entries), total_steps, batch_norm, inserted.configs, left_out)
+    return Scope(family, tuple(entries), total_steps, batch_norm, inserted.towers, left_out)
 
 
 def own_parameters(loss: object) -> dict[str, torch.nn.Parameter]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from multitune.core.errors import ModelError
+from multitune.core.errors import ModelError, PluginError
 from multitune.core.recipe import Component, TuningRow
 from multitune.models import anatomy
 from multitune.tuning.strategies import full, lora, partial
@@ -128,7 +128,7 @@ def test_two_rows_that_insert_into_one_tower_are_refused() -> None:
 
 
 def test_something_unknown_to_insert_is_refused() -> None:
-    with pytest.raises(ModelError, match='Did you mean "lora"'):
+    with pytest.raises(PluginError, match='Did you mean "lora"'):
         scope_of(small("classify"), (TuningRow(pattern="words", insert=Component(name="lroa")),))
 
 

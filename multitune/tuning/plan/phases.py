@@ -10,7 +10,7 @@ from multitune.core import catalog
 from multitune.core.errors import ModelError
 from multitune.core.recipe import Phase, TuningRow, steps_of
 from multitune.models.anatomy import Anatomy
-from multitune.tuning import adapters
+from multitune.tuning import inserts
 from multitune.tuning.rules import Span, resolve, span, spans
 
 MANY = 3
@@ -83,7 +83,7 @@ def phase_rows(phases: Sequence[Phase], anatomy: Anatomy, *, total: int) -> list
 def movements(table: Sequence[TuningRow], anatomy: Anatomy, *, total: int, unused: Collection[str]) -> list[Movement]:
     """What moves between each two borders of a run, in the order of time; steps in which nothing moves are there too."""
     moving = {name: spans(rows, total=total) for name, rows in resolve(table, anatomy, total=total).items() if name not in unused}
-    put = [(target, spans([table[row] for row in target.rows], total=total)) for target in adapters.targets(table, anatomy, total=total)]
+    put = [(target, spans([table[row] for row in target.rows], total=total)) for target in inserts.targets(table, anatomy, total=total)]
     whens = [*moving.values(), *(when for _, when in put)]
     borders = sorted({0, total, *(edge for when in whens for one in when for edge in (one.start, one.stop))})
     tops = dict.fromkeys([*(tower.name for tower in anatomy.towers), *anatomy.left])
@@ -93,7 +93,7 @@ def movements(table: Sequence[TuningRow], anatomy: Anatomy, *, total: int, unuse
         for name, when in moving.items():
             numbers[name.split(".")[0]] += [(anatomy.sizes[name], 0, one.rate) for one in _at(when, start)]
         for target, when in put:
-            size = adapters.size(target, anatomy)
+            size = inserts.size(target, anatomy)
             numbers[target.tower] += [(size, size, one.rate) for one in _at(when, start)]
         towers = {
             top: (sum(a for a, _, _ in each), sum(b for _, b, _ in each), tuple(sorted({rate for _, _, rate in each})))

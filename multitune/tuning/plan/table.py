@@ -9,7 +9,7 @@ from multitune.core import catalog
 from multitune.core.plan import Plan
 from multitune.core.recipe import Phase, Recipe, TuningRow
 from multitune.models.anatomy import Anatomy
-from multitune.tuning import adapters
+from multitune.tuning import inserts
 from multitune.tuning.plan.batches import batch_arithmetic
 from multitune.tuning.plan.phases import MANY, phase_rows, rates_told
 from multitune.tuning.rules import resolve, spans
@@ -71,7 +71,7 @@ def moves_of(table: list[TuningRow], anatomy: Anatomy, steps: int, unused: Colle
     resolved = {name: spans(rows, total=steps) for name, rows in resolve(table, anatomy, total=steps).items()}
     moving = {name: when for name, when in resolved.items() if when and name not in unused}
     inserted = [
-        (target, spans([table[row] for row in target.rows], total=steps)) for target in adapters.targets(table, anatomy, total=steps)
+        (target, spans([table[row] for row in target.rows], total=steps)) for target in inserts.targets(table, anatomy, total=steps)
     ]
     result: list[Moves] = []
     for top in dict.fromkeys([*(tower.name for tower in anatomy.towers), *anatomy.left]):
@@ -79,7 +79,7 @@ def moves_of(table: list[TuningRow], anatomy: Anatomy, steps: int, unused: Colle
         put = [(target, when) for target, when in inserted if target.tower == top and when]
         every = [one for when in (*mine.values(), *(when for _, when in put)) for one in when]
         total = sum(size for name, size in anatomy.sizes.items() if name.split(".")[0] == top)
-        new = sum(adapters.size(target, anatomy) for target, _ in put)
+        new = sum(inserts.size(target, anatomy) for target, _ in put)
         moved = sum(anatomy.sizes[name] for name in mine) + new
         shapes = (*(anatomy.shapes[name] for name in mine), *((adapters.size(target, anatomy),) for target, _ in put))
         rates, whens = sorted({one.rate for one in every}), sorted({(one.start, one.stop) for one in every})
