@@ -81,7 +81,7 @@ def moves_of(table: list[TuningRow], anatomy: Anatomy, steps: int, unused: Colle
         total = sum(size for name, size in anatomy.sizes.items() if name.split(".")[0] == top)
         new = sum(inserts.size(target, anatomy) for target, _ in put)
         moved = sum(anatomy.sizes[name] for name in mine) + new
-        shapes = (*(anatomy.shapes[name] for name in mine), *((adapters.size(target, anatomy),) for target, _ in put))
+        shapes = (*(anatomy.shapes[name] for name in mine), *((inserts.size(target, anatomy),) for target, _ in put))
         rates, whens = sorted({one.rate for one in every}), sorted({(one.start, one.stop) for one in every})
         result.append(Moves(top, total, moved, new, shapes, tuple(rates), tuple(whens)))
     return result
