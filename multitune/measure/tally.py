@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,30 +21,20 @@ from multitune.measure.slices import Slice
 class Question:
     """One metric that one answer is judged by; `answer` is empty for a model without answers.
 
-    prefix: stands before the metric's figures: `<answer>/` where there are several answers. prompted: what the model said to the metric's
-    own samples, such as the texts of labels.
+    prefix: stands before the metric's figures: `<answer>/` where there are several answers. ready: a metric that has seen no row and knows
+    what the model said to its own samples, such as the texts of labels.
     """
 
     plugin: Plugin
     answer: str
     need: AnswerNeed
     prefix: str
-    prompted: tuple[Prediction, ...] = ()
+    ready: Metric | None = None
 
     def ask(self) -> Metric:
         """A fresh metric."""
-        metric: Metric = self.plugin.build(self.answer, self.need)
-        if self.prompted:
-            metric.prompted(self.prompted)
+        metric: Metric = self.plugin.build(self.answer, self.need) if self.ready is None else deepcopy(self.ready)
         return metric
-
-    def prompts(self, needs: Needs, examples: Examples) -> Sequence[Sample]:
-        """The samples that the metric wants answered before the rows.
-
-        Raises: RecipeError for a metric that does not fit these parts.
-        """
-        metric: Metric = self.plugin.build(self.answer, self.need)
-        return metric.prompts(needs, examples.column)
 
 
 @dataclass(frozen=True)
@@ -166,11 +157,14 @@ def questions(spec: EvaluateSpec, preset: TaskPreset, needs: Needs) -> Iterator[
 
 
 def prompted(asked: Iterable[Question], predictor: Predictor, needs: Needs, examples: Examples) -> tuple[Question, ...]:
-    """The questions with what the model says to their own samples."""
+    """The questions, with what the model says to their metrics' own samples."""
     made: list[Question] = []
     for question in asked:
-        samples = question.prompts(needs, examples)
-        made.append(replace(question, prompted=tuple(predictor.predict(samples))) if samples else question)
+        metric = question.ask()
+        samples = metric.prompts(needs, examples.column)
+        if samples:
+            metric.prompted(predictor.predict(samples))
+        made.append(replace(question, ready=metric) if samples else question)
     return tuple(made)
 
 
@@ -199,7 +193,7 @@ def check_columns(asked: Iterable[Question], examples: Mapping[Any, Examples], *
                 if need == "every":
                     _check_every_row(column, examples, where)
     for question in asked:
-        question.prompts(needs, some)
+        question.ask().prompts(needs, some.column)
 
 
 def _check_every_row(column: str, examples: Mapping[Any, Examples], where: str) -> None:
