@@ -22,6 +22,7 @@ from multitune.core.recipe import EvaluateSpec
 from multitune.data.decode import BadPart
 from multitune.data.split import Examples
 from multitune.measure.ablations import Ablations
+from multitune.measure.extremes import Extremes
 from multitune.measure.report import Report, judge, number, parts_table
 from multitune.measure.slices import Slice, cut
 from multitune.measure.tally import Named, Question, Tally, flat, prompted, questions
@@ -62,11 +63,12 @@ class Evaluator:
         baselines: bool = False,
         ablations: bool = False,
         keep: bool = False,
+        extremes: Extremes | None = None,
     ) -> Report:
         """The figures of every row that can be read, and what they say about themselves.
 
         baselines: majority, mean or chance. ablations: for models that answer from several parts, each left out and each taken from
-        another row. keep: the predictions come with the report.
+        another row. keep: the predictions come with the report. extremes: keeps the worst and the best rows.
 
         Raises: LossBudgetError if more rows than `max_loss` cannot be read; NonFiniteError naming a row.
         """
@@ -75,6 +77,8 @@ class Evaluator:
         for index, sample, prediction in self.answered(predictor, examples, range(len(examples))):
             tally.update(sample, prediction, sliced.of(index))
             read.append(index)
+            if extremes is not None:
+                extremes.update(sample, prediction)
             if keep:
                 kept.append(prediction)
         draws, seed = self.spec.intervals if intervals else 0, derive(self.seed, "intervals")

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,6 +24,7 @@ from multitune.core.rundir import write_atomic
 
 if TYPE_CHECKING:
     from multitune.deliver.artifact import Artifact
+    from multitune.measure.extremes import Extremes
     from multitune.measure.report import Report
 
 MEASURED = ("evaluate", "data")
@@ -39,14 +40,17 @@ class Options(catalog.Options):
     )
     split: Literal["train", "valid", "test"] = Field(default="test", description="which split of the recipe's own data")
     against: Path | None = Field(default=None, description="another artifact or run: both on the same rows, with their differences")
-    run: Path | None = Field(default=None, description="write the figures into this folder")
+    run: Path | None = Field(default=None, description="write the figures and their page into this folder")
+    report: Path | None = Field(default=None, description="write the page, one HTML file, to this place")
     fresh: bool = Field(default=False, description="no effect here; taken so that the same flags fit every verb")
 
 
 def build(options: Options) -> Result:
     """The figures of an artifact."""
     data, rest = data_of(options.overrides)
-    return evaluate(options.artifact, data=data, split=options.split, against=options.against, overrides=rest, run=options.run)
+    return evaluate(
+        options.artifact, data=data, split=options.split, against=options.against, overrides=rest, run=options.run, report=options.report
+    )
 
 
 def evaluate(
@@ -57,35 +61,59 @@ def evaluate(
     against: Path | str | Artifact | None = None,
     overrides: Sequence[str] = (),
     run: Path | None = None,
+    report: Path | None = None,
 ) -> Result:
     """The figures of an artifact.
 
     data: a table's path, a component such as {name: chimes, rows: 100}, or rows in memory; None: the recipe's own `split`.
     against: another artifact; both are asked about the same rows, and the figures are theirs with the differences.
-    run: gets `<split>.json` (the figures) and `<split>-ledger.jsonl` (the rows that were lost); a run's own ledger stays as it is.
+    run: gets `<split>.json` (the figures), `<split>.html` (their page) and `<split>-ledger.jsonl` (the rows that were lost); a run's own
+    ledger stays as it is. report: where else the page goes.
     Raises: ArtifactError, DataError, RecipeError.
     """
+    from multitune.measure.extremes import Extremes
     from multitune.measure.report import table
 
+    if report is not None and report.exists() and not report.is_file():
+        raise RecipeError("--report", f"{report} is no file.", "Name a file, such as report.html.")
     opened = _opened(artifact)
     recipe = asked_of(opened, overrides, takes=MEASURED if data is None else MEASURED_ELSEWHERE)
     ledger, name = Ledger(), "data" if data is not None else split
     if against is not None:
-        return _compared((opened, recipe), _opened(against), overrides, data, split, ledger, run)
+        return _compared((opened, recipe), _opened(against), overrides, data, split, ledger, (run, report))
+    extremes = Extremes(opened.needs)
     try:
-        report = _measured(opened, recipe, data, split, ledger, name)
+        found = _measured(opened, recipe, data, split, ledger, name, extremes)
     finally:
         if run is not None:
             ledger.write(run / f"{name}-ledger.jsonl")
     paths: dict[str, Path] = {"artifact": opened.folder}
-    text = "\n".join([table(report).rstrip(), *(["", *(finding.line() for finding in report.findings)] if report.findings else [])])
-    result = Result(ok=True, figures=report.figures, findings=report.findings, paths=paths, text=text)
+    text = "\n".join([table(found).rstrip(), *(["", *(finding.line() for finding in found.findings)] if found.findings else [])])
+    result = Result(ok=True, figures=found.figures, findings=found.findings, paths=paths, text=text)
     if run is not None:
         paths["figures"] = write_atomic(run / f"{name}.json", (result.json_line() + "\n").encode())
+    paths |= _pages(opened, found, ledger, extremes, {"page": None if run is None else run / f"{name}.html", "report": report})
     return result
 
 
-def _measured(artifact: Artifact, recipe: Recipe, data: Any, split: Split, ledger: Ledger, name: str) -> Report:
+def _pages(
+    artifact: Artifact, found: Report, ledger: Ledger, extremes: Extremes | None, places: Mapping[str, Path | None]
+) -> dict[str, Path]:
+    """The page of an evaluation in every place that is asked for; with the curves and the plan of the run that the artifact lies in."""
+    wanted = {role: place for role, place in places.items() if place is not None}
+    if not wanted:
+        return {}
+    from multitune.measure.page import Content, page
+    from multitune.verbs.train.page import of_run
+
+    facts = {"artifact": artifact.folder.name, "plan": artifact.facts.plan[:12], "multitune": artifact.facts.multitune}
+    about = " · ".join((artifact.facts.task, artifact.facts.family.name, found.name))
+    told = of_run(artifact.folder.parent)
+    made = page(Content(artifact.facts.name, found, about=about, facts=facts, ledger=ledger.records(), extremes=extremes, **told))
+    return {role: write_atomic(place, made.encode("utf-8")) for role, place in wanted.items()}
+
+
+def _measured(artifact: Artifact, recipe: Recipe, data: Any, split: Split, ledger: Ledger, name: str, extremes: Extremes) -> Report:
     from multitune.data.plan import findings_of_others
     from multitune.measure import tally
     from multitune.measure.evaluator import Evaluator
@@ -96,7 +124,7 @@ def _measured(artifact: Artifact, recipe: Recipe, data: Any, split: Split, ledge
     judge = Evaluator(wanted, preset, artifact.needs, recipe.seed, ledger, recipe.data.max_loss)
     tally.check_columns(judge.questions, {name: examples}, needs=artifact.needs, slices=wanted.slices)
     predictor = artifact.predictor(generate=wanted.generate)
-    report = judge.evaluate(predictor, examples, name=name, baselines=wanted.baselines, ablations=wanted.ablations)
+    report = judge.evaluate(predictor, examples, name=name, baselines=wanted.baselines, ablations=wanted.ablations, extremes=extremes)
     told = [] if data is None else findings_of_others(make_recipe(artifact.request), examples, artifact.needs)
     return replace(report, findings=(*told, *report.findings))
 
@@ -109,9 +137,18 @@ def _opened(artifact: Path | str | Artifact) -> Artifact:
 
 
 def _compared(
-    one: tuple[Artifact, Recipe], other: Artifact, overrides: Sequence[str], data: Any, split: Split, ledger: Ledger, run: Path | None
+    one: tuple[Artifact, Recipe],
+    other: Artifact,
+    overrides: Sequence[str],
+    data: Any,
+    split: Split,
+    ledger: Ledger,
+    out: tuple[Path | None, Path | None],
 ) -> Result:
-    """Both artifacts on the rows of `data`, or on the split that each recipe states; judged as the first one's recipe says."""
+    """Both artifacts on the rows of `data`, or on the split that each recipe states; judged as the first one's recipe says.
+
+    out: the folder of the figures, and where the page goes.
+    """
     from multitune.measure import compare, tally
     from multitune.measure.evaluator import Evaluator
 
@@ -129,8 +166,10 @@ def _compared(
     paths: dict[str, Path] = {"artifact": artifact.folder, compare.AGAINST: other.folder}
     text = "\n".join([compare.text(report), *(finding.line() for finding in report.findings)])
     result = Result(ok=True, figures=report.figures, findings=report.findings, paths=paths, text=text)
+    run, page = out
     if run is not None:
         paths["figures"] = write_atomic(run / f"{name}-{compare.AGAINST}.json", (result.json_line() + "\n").encode())
+    paths |= _pages(artifact, report, ledger, None, {"report": page})
     return result
 
 

@@ -16,6 +16,7 @@ from multitune.core.recipe import differences
 from multitune.core.result import Result
 from multitune.core.rundir import RunDir
 from multitune.verbs.plan import Planned
+from multitune.verbs.train.page import PAGE
 
 if TYPE_CHECKING:
     pass
@@ -85,7 +86,7 @@ def _broken(run: RunDir) -> tuple[Finding, ...]:
 def _answer(done: Mapping[str, Any], run: RunDir) -> Result:
     """A finished run answers from what it kept."""
     findings = tuple(Finding(**(finding | {"severity": Severity(finding["severity"])})) for finding in done["findings"])
-    paths = {"run": run.folder, "artifact": run.folder / "artifact"}
+    paths = {"run": run.folder, "artifact": run.folder / "artifact", "report": run.folder / PAGE}
     text = done["text"] + "\n(this run was finished before; --fresh starts it anew)"
     return Result(ok=done["ok"], figures=done["figures"], findings=findings, paths=paths, text=text)
 

@@ -17,6 +17,7 @@ from multitune.core.rundir import RunDir
 from multitune.verbs.plan import Planned, make_plan
 from multitune.verbs.train.keeping import obey, on_this_machine
 from multitune.verbs.train.line import Line
+from multitune.verbs.train.page import PAGE, write_page
 
 if TYPE_CHECKING:
     from multitune.measure.evaluator import Evaluator
@@ -43,6 +44,7 @@ def run_line(recipe: Recipe, run: RunDir, started: float, *, told: tuple[Finding
 def _trained(recipe: Recipe, run: RunDir, ranks: Ranks, ledger: Ledger, started: float, told: tuple[Finding, ...]) -> Result:
     from multitune.data.loader import shared_memo
     from multitune.deliver.artifact import save
+    from multitune.measure.extremes import Extremes
     from multitune.models.predictor import Predictor
 
     planned = on_this_machine(make_plan(recipe, ledger), run)
@@ -74,8 +76,9 @@ def _trained(recipe: Recipe, run: RunDir, ranks: Ranks, ledger: Ledger, started:
     line.loader.close()
     if not ranks.main:
         return Result(ok=True, figures={"steps": float(outcome.step)})
-    wanted = recipe.evaluate
-    report = judge.evaluate(predictor(), examples["test"], baselines=wanted.baselines, ablations=wanted.ablations).beside(untuned)
+    wanted, extremes = recipe.evaluate, Extremes(planned.data.needs)
+    measured = judge.evaluate(predictor(), examples["test"], baselines=wanted.baselines, ablations=wanted.ablations, extremes=extremes)
+    report = measured.beside(untuned)
     artifact = save(
         line.family,
         folder=run.folder / "artifact",
@@ -90,6 +93,9 @@ def _trained(recipe: Recipe, run: RunDir, ranks: Ranks, ledger: Ledger, started:
     figures = {**outcome.figures, **report.figures, "steps": float(outcome.step), "seconds": time.perf_counter() - started}
     figures |= {"parameters_moved": float(line.scope.parameters_moved), **{f"rows_{fate}": float(n) for fate, n in ledger.counts().items()}}
     findings = (*told, *planned.plan.findings, *proven, *outcome.findings, *report.findings)
+    write_page(
+        run, planned.plan, outcome=outcome, report=report, findings=findings, ledger=ledger, extremes=extremes, seconds=figures["seconds"]
+    )
     lost = (quarantined(name, rows.ids, ledger, run.folder / "ledger") for name, rows in examples.items())
     return _told(run, artifact.folder, figures, findings, report, "\n".join(filter(None, (outcome.summary, *lost))))
 
@@ -122,7 +128,7 @@ def _told(run: RunDir, artifact: Path, figures: Mapping[str, float], findings: t
         ok=all(finding.severity != Severity.ERROR for finding in findings),
         figures=figures,
         findings=findings,
-        paths={"run": run.folder, "artifact": artifact},
+        paths={"run": run.folder, "artifact": artifact, "report": run.folder / PAGE},
         text="\n".join([table(report).rstrip(), "", summary, *(finding.line() for finding in findings), f"artifact: {artifact}"]),
     )
     run.write_json("findings.json", [finding.to_json() for finding in findings])
