@@ -1,13 +1,13 @@
-"""A tower from its top down: its blocks, what lies beside them, and rows whose rates fall with depth."""
+"""Parts of a tower: its layers from the top down, rows whose rates fall with depth, and the shortest patterns that mean some tensors."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from multitune.core.errors import ModelError
 from multitune.core.recipe import TuningRow
-from multitune.models.anatomy import Anatomy, TowerInfo
+from multitune.models.anatomy import Anatomy, TowerInfo, matches
 
 
 @dataclass(frozen=True)
@@ -74,3 +74,19 @@ def _patterns(mine: Sequence[str], depths: dict[str, int]) -> Iterator[str]:
         if path not in given:
             given.add(path)
             yield path
+
+
+def shortest(anatomy: Anatomy, tower: TowerInfo, names: Collection[str]) -> list[str]:
+    """Patterns that mean these parameters of a tower and no others: `image.*.norm1` where all modules of that name are meant, else paths."""
+    wanted = set(names)
+    modules: dict[str, list[str]] = {}
+    for name in anatomy.parameters:
+        if name.startswith(f"{tower.name}."):
+            modules.setdefault(name.rpartition(".")[0], []).append(name)
+    units = (module if wanted.issuperset(own) else name for module, own in modules.items() for name in own if name in wanted)
+    found: list[str] = []
+    for unit in dict.fromkeys(units):
+        anywhere = f"{tower.name}.*.{unit.rpartition('.')[2]}"
+        meant = [name for name in anatomy.parameters if matches(name, anywhere)]
+        found.append(anywhere if wanted.issuperset(meant) and any(matches(name, unit) for name in meant) else unit)
+    return list(dict.fromkeys(found))

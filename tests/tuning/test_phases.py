@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from multitune.core import catalog
 from multitune.core.plan import Plan
 from multitune.core.recipe import TuningRow
 from multitune.models import anatomy
@@ -190,6 +191,7 @@ def test_steps_of_a_phase_are_counted_from_its_start() -> None:
             r"moves nothing in steps 4 to 6",
         ),
         ([{"pattern": "head", "start": 2}], r"in steps 0 to 2 nothing moves"),
+        ({"name": "partial", "layer_decay": 0.5}, r"strategy\.layer_decay: 0\.5 is a rate for towers, and nothing of them moves"),
         ({"name": "partial", "rate": 0.5}, r"strategy\.rate: 0\.5 is a rate for towers, and nothing of them moves"),
         ({"name": "per_modality", "towers": {"words": {"rate": 0}}}, r"strategy\.towers\.words\.rate: found 0"),
         ({"name": "per_modality", "towers": {"wrods": {}}}, 'Did you mean "words"'),
@@ -223,7 +225,41 @@ def test_a_run_of_one_phase_has_no_table_of_phases() -> None:
     assert "strategy" not in outline(strategy="full").tables
 
 
-def test_layer_decay_lowers_the_rate_once_for_each_block_further_down() -> None:
-    strategy = {"name": "lp_ft", "layer_decay": 0.5, "probe": 1}
-    rates = {where(entry.name): entry.spans[0].rate for entry in scope_of(small("classify"), table_of(strategy)).entries}
-    assert rates == {"1": 0.5, "0": 0.25, "embeddings": 0.125, "head": 1, "scale": 1}
+@pytest.mark.parametrize(
+    ("strategy", "expected"),
+    [
+        ({"name": "full", "layer_decay": 0.5}, {"1": 0.5, "0": 0.25, "embeddings": 0.125, "head": 1, "scale": 1}),
+        ({"name": "full", "layer_decay": 0.5, "towers": {"words": 2}}, {"1": 1, "0": 0.5, "embeddings": 0.25, "head": 1, "scale": 1}),
+        ({"name": "partial", "layer_decay": 0.5, "blocks": 2, "rate": 2}, {"1": 1, "0": 0.5, "head": 1, "scale": 1}),
+        ({"name": "lp_ft", "layer_decay": 0.5, "probe": 1}, {"1": 0.5, "0": 0.25, "embeddings": 0.125, "head": 1, "scale": 1}),
+        ({"name": "progressive", "layer_decay": 0.5}, {"1": 0.5, "0": 0.25, "embeddings": 0.125, "head": 1, "scale": 1}),
+        (
+            {"name": "per_modality", "towers": {"words": {"layer_decay": 0.5}}},
+            {"1": 0.5, "0": 0.25, "embeddings": 0.125, "head": 1, "scale": 1},
+        ),
+    ],
+)
+def test_layer_decay_lowers_the_rate_once_for_each_block_further_down(strategy: Any, expected: dict[str, float]) -> None:
+    scope = scope_of(small("classify"), table_of(strategy))
+    assert {where(entry.name): entry.spans[0].rate for entry in scope.entries} == expected
+
+
+@pytest.mark.parametrize("name", ["bitfit", "norm"])
+def test_only_biases_or_only_normalisation_layers_move_beside_the_head(tmp_path: Path, name: str) -> None:
+    family = small("classify")
+    watched = Watched(family)
+    outcome = fit(family, tmp_path, table=table_of(name), loader=watched, scope_options=UNUSED)
+    watched.look()
+    changed = {path for path, tensor in watched.seen[-1].items() if not torch.equal(watched.seen[0][path], tensor)}
+    wanted = {"bitfit": lambda path: path.endswith(".bias"), "norm": lambda path: ".LayerNorm." in path}[name]
+    assert changed == {path for path in watched.seen[0] if path.startswith("head.") or wanted(path)}
+    assert outcome.findings == ()
+
+
+def test_biases_and_norms_are_named_by_few_patterns() -> None:
+    found = anatomy.find(small("classify"))
+    tables = [catalog.find("strategy", name).build().rows(found) for name in ("bitfit", "norm")]
+    assert [[row.pattern for row in table] for table in tables] == [
+        ["words.*.bias", "scale", "head"],
+        ["words.*.LayerNorm", "scale", "head"],
+    ]

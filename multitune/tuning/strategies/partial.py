@@ -1,7 +1,8 @@
 """The towers are frozen but for their last blocks; all that joins them moves.
 
 With `blocks: 0`, the default, the towers are frozen: only heads, fusion, projections and connectors move. What follows the last
-block of a tower (a final norm, a pooler) moves with its blocks. `patterns` are added as they are.
+block of a tower (a final norm, a pooler) moves with its blocks. `layer_decay` below 1 lowers the rate once for each block further
+down. `patterns` are added as they are.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ class Options(catalog.Options):
     towers: dict[str, int] = Field(default_factory=dict, description="tower: a number of blocks of its own")
     patterns: tuple[str, ...] = Field(default=(), description="further tensors that move, such as image.embeddings")
     rate: float = Field(default=1.0, gt=0, description="of what moves in towers; multiplies train.lr")
+    layer_decay: float = Field(default=1.0, gt=0, le=1, description="multiplies the rate once for each block further down")
     head_rate: float = Field(default=1.0, ge=0, description="of what lies in no tower")
 
 
@@ -42,12 +44,16 @@ class Partial:
         """
         for name in self._options.towers:
             anatomy.tower(name)
+        options = self._options
         paths = [path for tower in anatomy.towers for path in self._paths(anatomy, tower)]
-        if not paths and not self._options.patterns and "rate" in self._options.model_fields_set:
-            found = f"{self._options.rate:g} is a rate for towers, and nothing of them moves (blocks is 0)."
-            raise ModelError("strategy.rate", found, "Leave it out, or let blocks move; head_rate is of what lies in no tower.")
-        moving = [TuningRow(pattern=pattern, rate=self._options.rate) for pattern in (*paths, *self._options.patterns)]
-        return [*moving, *(TuningRow(pattern=name, rate=self._options.head_rate) for name in anatomy.left)]
+        for name in ("rate", "layer_decay"):
+            if not paths and name in options.model_fields_set and (name == "layer_decay" or not options.patterns):
+                found = f"{options.model_dump()[name]:g} is a rate for towers, and nothing of them moves (blocks is 0)."
+                raise ModelError(f"strategy.{name}", found, "Leave it out, or let blocks move; head_rate is of what lies in no tower.")
+        deep = {block: len(tower.blocks) - place for tower in anatomy.towers for place, block in enumerate(tower.blocks)}
+        rates = {path: options.rate * options.layer_decay ** deep.get(path, 0) for path in paths}
+        moving = [TuningRow(pattern=pattern, rate=rates.get(pattern, options.rate)) for pattern in (*paths, *options.patterns)]
+        return [*moving, *(TuningRow(pattern=name, rate=options.head_rate) for name in anatomy.left)]
 
     def _paths(self, anatomy: Anatomy, tower: TowerInfo) -> list[str]:
         count = self._options.towers.get(tower.name, self._options.blocks)
