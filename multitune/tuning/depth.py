@@ -77,7 +77,7 @@ def _patterns(mine: Sequence[str], depths: dict[str, int]) -> Iterator[str]:
 
 
 def shortest(anatomy: Anatomy, tower: TowerInfo, names: Collection[str]) -> list[str]:
-    """Patterns that mean these parameters of a tower and no others: `image.*.norm1` where all modules of that name are meant, else paths."""
+    """Patterns that mean these parameters of a tower alone: `image.*.norm1` where all modules of that name are meant, else paths."""
     wanted = set(names)
     modules: dict[str, list[str]] = {}
     for name in anatomy.parameters:
