@@ -23,11 +23,13 @@ if TYPE_CHECKING:
     from multitune.verbs.inspect import inspect
     from multitune.verbs.plan import plan
     from multitune.verbs.predict import predict
+    from multitune.verbs.render import render
     from multitune.verbs.runs import runs
+    from multitune.verbs.schema import schema
     from multitune.verbs.train import train
 
 __version__ = "0.1.0"
-__all__ = ["doctor", "evaluate", "init", "inspect", "load", "plan", "predict", "register", "runs", "train"]
+__all__ = ["doctor", "evaluate", "init", "inspect", "load", "plan", "predict", "register", "render", "runs", "schema", "train"]
 
 _HOMES = {
     "doctor": ("multitune.verbs.doctor", "doctor"),
@@ -38,7 +40,9 @@ _HOMES = {
     "plan": ("multitune.verbs.plan", "plan"),
     "predict": ("multitune.verbs.predict", "predict"),
     "register": ("multitune.core.catalog", "register"),
+    "render": ("multitune.verbs.render", "render"),
     "runs": ("multitune.verbs.runs", "runs"),
+    "schema": ("multitune.verbs.schema", "schema"),
     "train": ("multitune.verbs.train", "train"),
 }
 # Verbs that only the command line needs in more than one form; not in __all__, where `list` would hide Python's own.

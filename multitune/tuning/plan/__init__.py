@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from multitune.core import catalog
@@ -144,6 +144,12 @@ def loss_of(recipe: Recipe, preset: TaskPreset, needs: Needs) -> Loss:
     return _loss_plugin(recipe, preset, needs).build(needs)
 
 
+def loss_name(recipe: Recipe, preset: TaskPreset, modalities: Iterable[str]) -> str:
+    """The loss that the recipe names, or its task's for answers of these modalities: `several` where they ask for different ones."""
+    asked = {preset.losses.get(modality, preset.loss) for modality in modalities} or {preset.loss}
+    return recipe.loss.name if recipe.loss.name != "auto" else asked.pop() if len(asked) == 1 else "several"
+
+
 def control_of(plan: Plan) -> Control | None:
     """The control that a plan names: early stopping, if it has it."""
     options = plan["train.early_stop"]
@@ -157,9 +163,8 @@ def statistics_every(plan: Plan) -> int:
 
 
 def _loss_plugin(recipe: Recipe, preset: TaskPreset, needs: Needs) -> catalog.Plugin:
-    """The loss that the recipe names, or its task's for these answers: `several` where they ask for different ones."""
-    asked = {preset.losses.get(need.modality, preset.loss) for need in needs.answers.values()} or {preset.loss}
-    name = recipe.loss.name if recipe.loss.name != "auto" else asked.pop() if len(asked) == 1 else "several"
+    """The loss of these answers with its options."""
+    name = loss_name(recipe, preset, [need.modality for need in needs.answers.values()])
     return catalog.find("loss", name, recipe.loss.options, where="loss")
 
 
@@ -170,6 +175,7 @@ __all__ = [
     "compute_threads",
     "control_of",
     "device_of",
+    "loss_name",
     "loss_of",
     "moving_names",
     "planned_table",
