@@ -74,13 +74,15 @@ class Batch:
     inputs: part -> name -> tensor (rows, ...). answers: answer -> tensor: int64 (rows,) class index, float32 (rows, labels) 1 where a label
     is there, float32 (rows,) standardised number, or int64 (rows, tokens) with -100 outside the answer. presence: part or answer -> bool
     (rows,).
-    A family that joins parts in one processor puts everything under one input name.
+    A family that joins parts in one processor puts everything under one input name. teacher: what a teacher said of the rows, joined by
+    their ids (tuning/teaching): `answer/<name>`, `feature/<part>`, and `there`, bool (rows,): of which rows it said something.
     """
 
     ids: tuple[str, ...]
     inputs: Mapping[str, Mapping[str, Tensor]]
     answers: Mapping[str, Tensor]
     presence: Mapping[str, Tensor]
+    teacher: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -99,11 +101,13 @@ class Outputs:
 
     logits: answer -> (rows, classes or labels), (rows,) or (rows, tokens, vocabulary) aligned with `Batch.answers` (already shifted).
     embeddings: part -> (rows, width), unit length. scalars: name -> (), such as the learned `scale` (not its logarithm) and `bias`.
+    features: part -> (rows, width), what its tower made of it as one vector, where a family gives that; zeros where absent.
     """
 
     logits: Mapping[str, Tensor] = field(default_factory=dict)
     embeddings: Mapping[str, Tensor] = field(default_factory=dict)
     scalars: Mapping[str, Tensor] = field(default_factory=dict)
+    features: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

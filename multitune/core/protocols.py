@@ -46,7 +46,7 @@ __all__ = [
     "Module", "Needs", "Number", "Outputs", "Part", "PartNeed", "Prediction", "Sample",
     "Sound", "Split", "Tensor", "Text",
     "Rows", "Source", "Modality", "MediaModality", "CellModality", "Augmentation", "Memo", "Preparer", "Family",
-    "Strategy", "Insert", "Loss", "Optimizer", "Decision", "Control", "ByRow", "Metric", "Check", "Predictor", "Task",
+    "Strategy", "Insert", "Loss", "TaughtLoss", "Optimizer", "Decision", "Control", "ByRow", "Metric", "Check", "Predictor", "Task",
     "TaskPreset",
 ]  # fmt: skip
 
@@ -256,6 +256,21 @@ class Optimizer(Protocol):
 
     def step(self) -> Any: ...
     def zero_grad(self, set_to_none: bool = True) -> None: ...
+
+
+@runtime_checkable
+class TaughtLoss(Protocol):
+    """A loss that learns from another model's outputs besides: they are in `Batch.teacher`, made before the first step.
+
+    teacher: an artifact, a run, a folder or a hub id. taught_answers, taught_parts: whose answers and pooled vectors it asks for.
+    """
+
+    teacher: str
+
+    @property
+    def taught_answers(self) -> tuple[str, ...]: ...
+    @property
+    def taught_parts(self) -> tuple[str, ...]: ...
 
 
 @dataclass(frozen=True)

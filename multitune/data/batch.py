@@ -37,6 +37,7 @@ def to(batch: Batch, device: torch.device | str) -> Batch:
         inputs={part: _moved(tensors, device) for part, tensors in batch.inputs.items()},
         answers=_moved(batch.answers, device),
         presence=_moved(batch.presence, device),
+        teacher=_moved(batch.teacher, device),
     )
 
 

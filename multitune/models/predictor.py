@@ -109,7 +109,8 @@ def moved(batch: Batch, device: torch.device | str) -> Batch:
     def move(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: tensor.to(device) for name, tensor in tensors.items()}
 
-    return Batch(batch.ids, {part: move(inputs) for part, inputs in batch.inputs.items()}, move(batch.answers), move(batch.presence))
+    inputs = {part: move(tensors) for part, tensors in batch.inputs.items()}
+    return Batch(batch.ids, inputs, move(batch.answers), move(batch.presence), move(batch.teacher))
 
 
 def plain(prediction: Prediction) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from multitune.core import catalog
 from multitune.core.finding import Finding, Severity
 from multitune.core.ledger import Ledger
 from multitune.core.plan import Plan, Value
-from multitune.core.protocols import Family, TaskPreset
+from multitune.core.protocols import Family, Needs, TaskPreset, TaughtLoss
 from multitune.core.recipe import Recipe, make_recipe, read_recipe
 from multitune.core.result import Result
 
@@ -133,15 +133,26 @@ def _planned(recipe: Recipe, ledger: Ledger) -> Planned:
         random=[name for name in towers if model.values[f"model.towers.{name}.random_in_training"].value],
     )
     moving = tuning_plan.moving_names(recipe, tuned.anatomy, rows=data.rows_per_epoch, unused=model.unused)
+    taught, told = _taught(tuning_plan.loss_of(recipe, preset, data.needs), data.needs)
+    stated = head | data_plan.state(recipe, data) | dict(model.values) | model_plan.cuts(model, recipe, moving)
     averaging.refuse_all_new(recipe, model.blueprint, model.anatomy, moving)
     made = Plan(
         name=recipe.name,
         request=recipe.request(),
-        values=head | data_plan.state(recipe, data) | dict(model.values) | model_plan.cuts(model, recipe, moving) | dict(tuned.values),
-        findings=(*data.findings, *model.findings, *tuned.findings),
+        values=stated | dict(tuned.values) | taught,
+        findings=(*data.findings, *model.findings, *tuned.findings, *told),
         tables=dict(tuned.tables),
     )
     return Planned(recipe, made, preset, data, model)
+
+
+def _taught(loss: object, needs: Needs) -> tuple[Mapping[str, Value], tuple[Finding, ...]]:
+    """What the plan says of a loss's teacher; what opens one is imported only where there is one."""
+    if not isinstance(loss, TaughtLoss):
+        return {}, ()
+    from multitune.verbs.train import teaching
+
+    return teaching.plan(loss, needs)
 
 
 def _figures(plan: Plan) -> dict[str, float]:
@@ -153,12 +164,12 @@ def _proof(planned: Planned) -> Result:
     """Build with weights, run one micro-batch, and compare what gets a gradient with what the plan says moves."""
     from multitune.models.predictor import Predictor
     from multitune.tuning.ranks import Ranks
-    from multitune.verbs.train import Line
+    from multitune.verbs.train import Line, teaching
 
     line = Line.start(planned, ledger=Ledger(), ranks=Ranks())
     started = time.perf_counter()
     step = next(iter(line.loader.steps(0, 1)))
-    _, batch = step.micro[0]
+    batch = teaching.of_batch(line.loss, planned.data.needs, planned.data.examples["train"], step.micro[0][1])
     read = time.perf_counter()
     reached, loss = line.reached(batch)
     ran = time.perf_counter()

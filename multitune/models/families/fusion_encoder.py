@@ -72,11 +72,11 @@ class FusionEncoder(nn.Module):
         return {}
 
     def encode(self, batch: Batch) -> Features:
-        """For each part what the fusion reads: `pooled`, or `tokens` and `mask`; absent rows are zeros, which are never read."""
+        """For each part `pooled` and, where the fusion reads them, `tokens` and `mask`; absent rows are zeros, which are never read."""
         made: dict[str, Mapping[str, Tensor]] = {}
         for name, tower in self.loaded.items():
             read = encoders.run_present(tower.module, batch, name, pool=tower.pool, width=tower.width)
-            made[name] = {"pooled": read.pooled} if self._fusion.reads == "pooled" else {"tokens": read.values, "mask": read.mask}
+            made[name] = {"pooled": read.pooled} | ({} if self._fusion.reads == "pooled" else {"tokens": read.values, "mask": read.mask})
         return Features(made)
 
     def join(self, features: Features, batch: Batch) -> Outputs:
@@ -84,7 +84,8 @@ class FusionEncoder(nn.Module):
         slots = self._fusion(features.parts, {name: batch.presence[name] for name in self.loaded})
         logits = self.head.read(slots)
         numbers = {name for name, need in self.needs.answers.items() if need.modality == "number"}
-        return Outputs(logits={name: value[:, 0] if name in numbers else value for name, value in logits.items()})
+        pooled = {name: part["pooled"] for name, part in features.parts.items()}
+        return Outputs(logits={name: value[:, 0] if name in numbers else value for name, value in logits.items()}, features=pooled)
 
     def forward(self, batch: Batch) -> Outputs:
         """`join(encode(batch), batch)`."""

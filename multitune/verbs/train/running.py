@@ -46,6 +46,8 @@ def _trained(recipe: Recipe, run: RunDir, ranks: Ranks, ledger: Ledger, started:
     from multitune.deliver.artifact import save
     from multitune.measure.extremes import Extremes
     from multitune.models.predictor import Predictor
+    from multitune.tuning.teaching import Taught
+    from multitune.verbs.train import teaching
 
     planned = on_this_machine(make_plan(recipe, ledger), run)
     ranks.on_main(lambda: obey(planned, run))
@@ -62,9 +64,11 @@ def _trained(recipe: Recipe, run: RunDir, ranks: Ranks, ledger: Ledger, started:
         return proven, _untuned(recipe, run, lambda: judge.untuned(predictor(), examples["test"]))
 
     proven, untuned = ranks.on_main(before) or ((), {})
+    needs, examples_of = planned.data.needs, examples["train"]
+    taught = teaching.tabled(line.loss, needs, examples_of, run, ranks)
     engine = catalog.find("engine", recipe.train.engine.name, recipe.train.engine.options, where="train.engine").build()
     outcome = engine.fit(
-        loader=line.loader,
+        loader=line.loader if taught is None else Taught(line.loader, taught),
         family=line.family,
         scope=line.scope,
         loss=line.loss,
