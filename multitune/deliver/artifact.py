@@ -56,7 +56,8 @@ class Asked(Strict):
 class Facts(Strict):
     """What artifact.json holds.
 
-    plan, contract: hashes. request: the recipe as it was asked. generate: how texts are made. adapters: towers that have them.
+    plan, contract: hashes. request: the recipe as it was asked. generate: how texts are made. thresholds: answer -> label ->
+    the probability from which on it is given (where not: a half). adapters: towers that have them.
     averaged: of which weights the model is the average, and what validation chose; empty where of none.
     files: path -> sha256 and size of every other file.
     """
@@ -72,6 +73,7 @@ class Facts(Strict):
     parts: dict[str, PartSpec]
     needs: Needs
     generate: dict[str, Any]
+    thresholds: dict[str, dict[str, float]] = Field(default_factory=dict)
     adapters: tuple[str, ...]
     parameters_moved: int
     figures: dict[str, float]
@@ -122,7 +124,7 @@ class Artifact:
 
     def predictor(self, generate: Mapping[str, Any] | None = None) -> Predictor:
         """What answers samples. generate: for texts; what it does not state is as the recipe has it."""
-        return Predictor(self.family, generate={**self.facts.generate, **(generate or {})})
+        return Predictor(self.family, generate={**self.facts.generate, **(generate or {})}, thresholds=self.facts.thresholds)
 
     @overload
     def predict(self, data: Mapping[str, Any]) -> Prediction: ...
@@ -201,6 +203,7 @@ def save(
     golden: Sequence[Sample],
     figures: Mapping[str, float],
     averaged: Mapping[str, Any] | None = None,
+    thresholds: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Artifact:
     """Write a model as an artifact, whole or not at all; an older one gives way by a rename when the new one is complete.
 
@@ -211,7 +214,17 @@ def save(
     draft = folder.with_name(f"{folder.name}.tmp-{uuid.uuid4().hex[:8]}")
     try:
         draft.mkdir(parents=True)
-        _fill(draft, family, plan=plan, needs=needs, scope=scope, golden=golden, figures=figures, averaged=averaged or {})
+        _fill(
+            draft,
+            family,
+            plan=plan,
+            needs=needs,
+            scope=scope,
+            golden=golden,
+            figures=figures,
+            averaged=averaged or {},
+            thresholds=thresholds or {},
+        )
         _put(draft, folder)
     except OSError as error:
         found = f"{folder}: the artifact could not be written ({error.strerror or error})."
@@ -262,6 +275,7 @@ def _fill(
     golden: Sequence[Sample],
     figures: Mapping[str, float],
     averaged: Mapping[str, Any],
+    thresholds: Mapping[str, Mapping[str, float]],
 ) -> None:
     recipe = make_recipe(plan.request)
     plugin = family_plugin(recipe)
@@ -270,7 +284,7 @@ def _fill(
     described = contract(family)
     _write_json(draft / "contract.json", described)
     _write_json(draft / "labels.json", {name: list(need.labels) for name, need in needs.answers.items() if need.labels})
-    goldens.write(draft, golden, Predictor(family, generate=recipe.evaluate.generate))
+    goldens.write(draft, golden, Predictor(family, generate=recipe.evaluate.generate, thresholds=thresholds))
     facts = Facts(
         form=FORM,
         multitune=multitune.__version__,
@@ -283,6 +297,7 @@ def _fill(
         parts={name: _settled(spec, recipe.data.missing) for name, spec in recipe.data.inputs.items()},
         needs=needs,
         generate=recipe.evaluate.generate,
+        thresholds={name: dict(chosen) for name, chosen in thresholds.items()},
         adapters=tuple(adapters),
         parameters_moved=scope.parameters_moved,
         figures=dict(figures),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -29,16 +29,24 @@ class Forgetful:
 class Predictor:
     """Runs a family over samples in groups of a fixed number of rows that pad each other in no way; the last is filled by repetition.
 
-    memo: keeps what was prepared; by default nothing. The family stays as it was: eval mode holds only inside a call.
+    memo: keeps what was prepared; by default nothing. thresholds: answer -> label -> the probability from which on it is given; a half for
+    answers that are not there. The family stays as it was: eval mode holds only inside a call.
     """
 
     def __init__(
-        self, family: Family | Any, *, group_rows: int = GROUP_ROWS, generate: Mapping[str, Any] | None = None, memo: Memo | None = None
+        self,
+        family: Family | Any,
+        *,
+        group_rows: int = GROUP_ROWS,
+        generate: Mapping[str, Any] | None = None,
+        memo: Memo | None = None,
+        thresholds: Mapping[str, Mapping[str, float]] | None = None,
     ) -> None:
         self.family = family
         self.needs = family.needs
         self.group_rows = group_rows
         self.generate = dict(generate or {})
+        self.thresholds = dict(thresholds or {})
         self._memo: Memo = memo if memo is not None else Forgetful()
 
     def predict(self, samples: Sequence[Sample]) -> list[Prediction]:
@@ -68,7 +76,16 @@ class Predictor:
         filled = [*rows, *[rows[-1]] * (self.group_rows - len(rows))]
         with _at_rest(cast("nn.Module", self.family)) as device:
             predictions = self.family.predict(moved(self.family.preparer.collate(filled), device), generate=self.generate)
-        return [(place, prediction) for (place, _), prediction in zip(group, predictions, strict=False)]
+        return [(place, self._labelled(prediction)) for (place, _), prediction in zip(group, predictions, strict=False)]
+
+    def _labelled(self, prediction: Prediction) -> Prediction:
+        """The prediction with its labels by the thresholds."""
+        answers = dict(prediction.answers)
+        for name, given in prediction.answers.items():
+            if isinstance(given, Labels) and name in self.thresholds:
+                own = self.thresholds[name]
+                answers[name] = replace(given, value=tuple(label for label, score in given.scores.items() if score >= own[label]))
+        return replace(prediction, answers=answers) if self.thresholds else prediction
 
 
 @dataclass(frozen=True)

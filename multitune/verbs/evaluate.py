@@ -180,7 +180,7 @@ def asked_of(artifact: Artifact, overrides: Sequence[str], *, takes: Sequence[st
     """
     for text in overrides:
         path = text.partition("=")[0]
-        if not any(path == one or path.startswith(f"{one}.") for one in takes):
+        if path == "evaluate.thresholds" or not any(path == one or path.startswith(f"{one}.") for one in takes):
             found = "has no effect on a model that is trained already."
             raise RecipeError(f"override {path}", found, f"Here one may set {', '.join(takes)}, and data=...")
     recipe = make_recipe(artifact.request, overrides)

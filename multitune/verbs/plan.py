@@ -107,7 +107,7 @@ def make_plan(recipe: Recipe, ledger: Ledger) -> Planned:
 def _planned(recipe: Recipe, ledger: Ledger) -> Planned:
     from multitune.data import plan as data_plan
     from multitune.data.loader import augmentations
-    from multitune.measure import tally
+    from multitune.measure import tally, thresholds
     from multitune.models import plan as model_plan
     from multitune.tuning import averaging
     from multitune.tuning import plan as tuning_plan
@@ -119,6 +119,7 @@ def _planned(recipe: Recipe, ledger: Ledger) -> Planned:
     }
     augmentations(recipe.data.inputs)  # one that is not there is told before a row is read
     data = data_plan.outline(recipe, ledger)
+    thresholds.check(recipe.evaluate, data.needs, data.examples)
     asked = tally.questions(recipe.evaluate, preset, data.needs)
     tally.check_columns(asked, data.examples, needs=data.needs, slices=recipe.evaluate.slices)
     model = model_plan.state(recipe, data.needs)

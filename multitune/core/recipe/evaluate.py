@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -18,4 +18,8 @@ class EvaluateSpec(Strict):
     baselines: bool = Field(default=True, description="majority or chance, and the untuned model")
     ablations: bool = Field(default=True, description="each part left out and each shuffled, where a model takes several")
     slices: tuple[str, ...] = Field(default=(), description="columns: the rows of each of their values are measured by themselves too")
+    thresholds: Literal["half", "valid"] = Field(
+        default="half",
+        description="a label is given from a probability of a half on; valid: from that of the best F1 on the validation split",
+    )
     generate: dict[str, Any] = Field(default_factory=dict, description="max_new_tokens, temperature, top_p; greedy by default")

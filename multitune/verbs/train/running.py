@@ -44,6 +44,7 @@ def run_line(recipe: Recipe, run: RunDir, started: float, *, told: tuple[Finding
 def _trained(recipe: Recipe, run: RunDir, ranks: Ranks, ledger: Ledger, started: float, told: tuple[Finding, ...]) -> Result:
     from multitune.data.loader import shared_memo
     from multitune.deliver.artifact import save
+    from multitune.measure import thresholds
     from multitune.measure.extremes import Extremes
     from multitune.models.predictor import Predictor
     from multitune.tuning.teaching import Taught
@@ -54,8 +55,8 @@ def _trained(recipe: Recipe, run: RunDir, ranks: Ranks, ledger: Ledger, started:
     line = Line.start(planned, ledger=ledger, ranks=ranks)
     judge, examples = evaluator(planned, ledger), planned.data.examples
 
-    def predictor() -> Predictor:
-        return Predictor(line.family, generate=recipe.evaluate.generate, memo=shared_memo)
+    def predictor(chosen: Mapping[str, Mapping[str, float]] | None = None) -> Predictor:
+        return Predictor(line.family, generate=recipe.evaluate.generate, memo=shared_memo, thresholds=chosen)
 
     def before() -> tuple[tuple[Finding, ...], Mapping[str, float]]:
         proven = _cuts(line, run)
@@ -81,8 +82,10 @@ def _trained(recipe: Recipe, run: RunDir, ranks: Ranks, ledger: Ledger, started:
     if not ranks.main:
         return Result(ok=True, figures={"steps": float(outcome.step)})
     wanted, extremes = recipe.evaluate, Extremes(planned.data.needs)
-    measured = judge.evaluate(predictor(), examples["test"], baselines=wanted.baselines, ablations=wanted.ablations, extremes=extremes)
-    report = measured.beside(untuned)
+    chosen = thresholds.choose(judge, predictor(), examples["valid"])
+    asked = {"baselines": wanted.baselines, "ablations": wanted.ablations}
+    measured = judge.evaluate(predictor(chosen), examples["test"], **asked, extremes=extremes)
+    report = thresholds.told(measured, chosen, examples["valid"]).beside(untuned)
     artifact = save(
         line.family,
         folder=run.folder / "artifact",
@@ -92,6 +95,7 @@ def _trained(recipe: Recipe, run: RunDir, ranks: Ranks, ledger: Ledger, started:
         golden=[examples["test"].sample(index) for index in range(min(GOLDEN, len(examples["test"])))],
         figures=report.figures,
         averaged=outcome.averaged,
+        thresholds=chosen,
     )
     ledger.seal("end")
     figures = {**outcome.figures, **report.figures, "steps": float(outcome.step), "seconds": time.perf_counter() - started}
