@@ -1,8 +1,8 @@
 """From which probability on a label is given: a half, or for each label what is best on the validation split.
 
 Chosen after training (`evaluate.thresholds: valid`), applied to the test split, kept in the artifact: what predicts and serves gives labels
-by them. The threshold of a label is that of the highest F1 on the validation split, halfway between two scores; of equal ones the nearest to
-a half.
+by them. The threshold of a label is that of the highest F1 on the validation split, halfway between two scores; of equal ones the nearest
+to a half.
 """
 
 from __future__ import annotations
