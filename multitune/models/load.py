@@ -37,6 +37,7 @@ from multitune.core.finding import Finding
 from multitune.core.randomness import derive
 from multitune.models import tokens
 from multitune.models.weights import fitting
+from multitune.models.weights.dropping import override
 from multitune.models.weights.judging import REFUSALS, Dtype, Judge, Report, other_modality, refuse_broken_numbers, unreadable
 from multitune.models.weights.pictures import resize
 from multitune.models.weights.quietly import quiet
@@ -162,6 +163,8 @@ def load_tower(name: str, spec: TowerSpec, *, modality: str | Sequence[str], wei
         read = weights.mode != "meta" and spec.weights == "pretrained"
         place = replace(locate(spec.pretrained, where=where, read_weights=read), weights=spec.weights)
     asked = _Asked(AutoModel if blueprint is None else blueprint.model, place, weights, spec.dtype, spec.allow_new, where, blueprint)
+    if weights.mode != "artifact":  # its config has them already
+        asked = replace(asked, change=partial(override, dropout=spec.dropout, stochastic_depth=spec.stochastic_depth, where=where))
     module, report = _module(asked, probe=_tower_probe(asked, spec.pool, accepted))
     module = _part_of(module, accepted)
     found = tokens.modality_of(module)
@@ -226,6 +229,7 @@ class _Asked:
     allow_new: tuple[str, ...]
     where: str
     blueprint: Blueprint | None
+    change: Callable[[Any], Any] = lambda config: config
 
 
 def _module(asked: _Asked, *, probe: _Probe) -> tuple[PreTrainedModel, Report]:
@@ -285,11 +289,11 @@ def _saved_from(folder: Path, *, where: str) -> Class:
 
 def _config(asked: _Asked) -> Any:
     if asked.blueprint is not None:
-        return asked.blueprint.config
+        return asked.change(asked.blueprint.config)
     folder = cast("Path", asked.place.folder)
     import_own(read_json(folder / "config.json", where=asked.where), where=asked.where)
     try:
-        return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        return asked.change(AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True))
     except REFUSALS as error:
         raise unreadable(asked.where, folder, error) from None
 

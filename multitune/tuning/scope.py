@@ -52,7 +52,10 @@ class Entry:
 
 @dataclass
 class Scope:
-    """What moves in `family`. adapters: what was inserted, by tower. left_out: matched, but out of reach."""
+    """What moves in `family`. adapters: what was inserted, by tower. left_out: matched, but out of reach.
+
+    blocks: public paths of the towers' layers.
+    """
 
     family: Any
     entries: tuple[Entry, ...]
@@ -60,6 +63,7 @@ class Scope:
     batch_norm: BatchNorm = "eval"
     adapters: Mapping[str, inserts.Put] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
+    blocks: tuple[str, ...] = ()
     _entered: frozenset[str] | None = None
 
     @property
@@ -160,7 +164,8 @@ def apply(
             first = name.split(".")[0]
             entries.append(Entry(name, first if first in towers else "", tensor, moves, name in brought))
     left_out = tuple(sorted(name for name in unused if name in rules))
-    return Scope(family, tuple(entries), total_steps, batch_norm, inserted.towers, left_out)
+    blocks = tuple(block for tower in whole.towers for block in tower.blocks)
+    return Scope(family, tuple(entries), total_steps, batch_norm, inserted.towers, left_out, blocks)
 
 
 def own_parameters(loss: object) -> dict[str, torch.nn.Parameter]:

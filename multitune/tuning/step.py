@@ -12,7 +12,10 @@ from torch import Tensor
 
 from multitune.core.errors import Fault, NonFiniteError
 from multitune.core.protocols import Batch, Loss
+from multitune.models.predictor import moved
 from multitune.tuning.gradients import Gradients, Micro, Pairs, Rows
+from multitune.tuning.ranks import Ranks
+from multitune.tuning.regularisers.penalties import Penalties
 from multitune.tuning.scope import Scope
 
 MAX_OVERFLOWS = 5
@@ -22,12 +25,16 @@ FIRST_SCALE = 2.0**16
 
 @dataclass(frozen=True)
 class Report:
-    """What one step gave. loss: the shared sum of `terms`. gradient_norm: before clipping. skipped: fp16 overflowed, nothing moved."""
+    """What one step gave. loss: the shared sum of `terms`. gradient_norm: before clipping, that of penalties in it.
+
+    skipped: fp16 overflowed, nothing moved. penalty: the sum of the penalties, not in `loss`.
+    """
 
     loss: float
     terms: Mapping[str, float]
     gradient_norm: float
     skipped: bool
+    penalty: float = 0.0
 
 
 @dataclass
@@ -58,9 +65,19 @@ class LossScale:
 class Step:
     """Moves what the scope says, by the exact gradient of the step's batch."""
 
-    def __init__(self, gradients: Gradients, *, scope: Scope, optimizer: torch.optim.Optimizer, clip_norm: float) -> None:
+    def __init__(
+        self,
+        gradients: Gradients,
+        *,
+        scope: Scope,
+        optimizer: torch.optim.Optimizer,
+        clip_norm: float,
+        clip_value: float = 0.0,
+        penalties: Penalties | None = None,
+    ) -> None:
         self.scale = LossScale(FIRST_SCALE) if gradients.precision == "fp16" else LossScale()
         self._gradients, self._scope, self._optimizer, self._clip_norm = gradients, scope, optimizer, clip_norm
+        self._clip_value, self._penalties = clip_value, penalties or Penalties()
 
     def __call__(self, step: int, micro: Micro) -> Report:
         """Run step `step` (0 is the first) on this rank's micro-batches; collective over the ranks.
@@ -82,11 +99,14 @@ class Step:
             return Report(loss, terms, 0.0, skipped=True)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise NonFiniteError(self._accusation(step, work, parameters, loss=loss, norm=norm))
-        self._rescale(parameters, norm)
+        self._rescale(parameters)
+        penalty = self._penalties.add(entries) if self._penalties.active else 0.0
+        norm = _norm(parameters) if self._penalties.active else norm
+        self._clip(parameters, norm)
         with probe.update(entries):
             self._optimizer.step()
         self.scale.passed()
-        return Report(loss, terms, norm, skipped=False)
+        return Report(loss, terms, norm, skipped=False, penalty=penalty)
 
     def _terms(self, parts: Iterable[Mapping[str, Tensor]]) -> dict[str, float]:
         """Each term over all micro-batches and ranks; what is not finite anywhere is not finite here."""
@@ -98,12 +118,16 @@ class Step:
         values = torch.stack([local[name] for name in names]).tolist()
         return dict(zip(names, self._gradients.ranks.sum(values), strict=True))
 
-    def _rescale(self, parameters: list[torch.nn.Parameter], norm: float) -> None:
+    def _rescale(self, parameters: list[torch.nn.Parameter]) -> None:
         if self.scale.value != 1.0:
             for parameter in parameters:
                 if parameter.grad is not None:
                     parameter.grad.div_(self.scale.value)
-        if 0 < self._clip_norm < norm:
+
+    def _clip(self, parameters: list[torch.nn.Parameter], norm: float) -> None:
+        if self._clip_value:
+            torch.nn.utils.clip_grad_value_(parameters, self._clip_value)
+        elif 0 < self._clip_norm < norm:
             torch.nn.utils.clip_grads_with_norm_(parameters, self._clip_norm, torch.tensor(norm, device=self._gradients.ranks.device))
 
     def _accusation(self, step: int, work: Rows | Pairs, parameters: list[torch.nn.Parameter], *, loss: float, norm: float) -> str:
@@ -145,6 +169,28 @@ def reached(family: Any, loss: Loss, scope: Scope, batch: Batch) -> tuple[set[st
     for entry in scope.entries:
         entry.parameter.grad = None
     return names, float(sum(gradients.share(term) * float(value) for term, value in terms.items()))
+
+
+def held_out(family: Any, loss: Loss, batches: Iterable[Batch], *, ranks: Ranks | None = None) -> dict[str, float]:
+    """The loss as training takes it, over batches that are not trained on, the model at rest: `loss`, and `loss/<term>` of several.
+
+    A loss over pairs sees the rows of one batch together. Empty where no row counts.
+    """
+    gradients = Gradients(family, loss, seed=0, ranks=ranks or Ranks())
+    sums, weights = dict.fromkeys(loss.terms, 0.0), dict.fromkeys(loss.terms, 0.0)
+    family.eval()
+    with torch.no_grad():
+        for number, batch in enumerate(batches):
+            here = moved(batch, gradients.ranks.device)
+            found, counted = loss.sums(gradients.forward(0, number, here), here), loss.weights(here)
+            for term in loss.terms:
+                sums[term] += float(found[term]) if counted[term] > 0 else 0.0
+                weights[term] += counted[term]
+    terms = {term: sums[term] / weights[term] for term in loss.terms if weights[term] > 0}
+    if not terms:
+        return {}
+    total = {"loss": sum(gradients.share(term) * value for term, value in terms.items())}
+    return total | ({f"loss/{term}": value for term, value in terms.items()} if len(loss.terms) > 1 else {})
 
 
 def _norm(parameters: list[torch.nn.Parameter]) -> float:

@@ -36,7 +36,13 @@ class TrainSpec(Strict):
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup: int | str = "5%"
     decay: int | str = Field(default="100%", description="steps at the end over which the rate comes down; flat before")
+    l1: float = Field(default=0.0, ge=0, description="penalty on the absolute values of what decays")
+    l2: float = Field(default=0.0, ge=0, description="penalty on half the squares of what decays, as a part of the gradient")
+    l2_sp: float = Field(default=0.0, ge=0, description="penalty on half the squared distance of towers from where they started")
+    drift: bool = Field(default=False, description="tell how far each block went from where it started")
     clip_norm: float = Field(default=1.0, ge=0, description="0: no clipping")
+    clip_value: float = Field(default=0.0, ge=0, description="largest value in the gradient, in place of clip_norm; 0: none")
+    checkpoint_activations: bool = Field(default=False, description="compute what blocks hold again on the way back: less memory")
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     batch_norm: Literal["eval", "moving"] = "eval"
     balance: str = Field(default="", description="answer whose classes are drawn equally often")
@@ -72,6 +78,9 @@ class TrainSpec(Strict):
             raise ValueError(
                 "a constant schedule has no decay: leave decay out, or choose cosine or linear (train.decay=null leaves it out)"
             )
+        if self.clip_value and self.clip_norm and self.given("clip_norm"):
+            what = f"clip_norm {self.clip_norm:g} and clip_value {self.clip_value:g} are both stated, and only one can hold"
+            raise ValueError(f"{what}: leave one out")
         if self.micro_batch > self.batch_size:
             what = f"a micro_batch of {self.micro_batch} rows is more than the batch_size of {self.batch_size}"
             raise ValueError(f"{what}: make it smaller, or leave it out (train.micro_batch=null)")

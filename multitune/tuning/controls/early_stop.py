@@ -34,8 +34,8 @@ class EarlyStop:
 
     def __init__(self, options: Options) -> None:
         self._options = options
-        words = options.metric.rpartition("/")[2].split("_")
-        small = any(word in SMALLER_IS_BETTER for word in words) if options.mode == "auto" else options.mode == "min"
+        words = {*options.metric.rpartition("/")[2].split("_"), *options.metric.split("/")}
+        small = bool(words & set(SMALLER_IS_BETTER)) if options.mode == "auto" else options.mode == "min"
         self._sign = -1.0 if small else 1.0
 
     def start(self) -> Mapping[str, Any]:

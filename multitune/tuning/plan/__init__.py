@@ -17,12 +17,13 @@ from multitune.tuning.plan.batches import Batches, batch_arithmetic, compute_thr
 from multitune.tuning.plan.doubts import doubts, refuse, refuse_scalars
 from multitune.tuning.plan.optimizing import optimizer_plugin, optimizer_values, state_bytes
 from multitune.tuning.plan.phases import movements, phases_table, ranges, refuse_never, refuse_stillness
+from multitune.tuning.plan.regularising import pulls, reference_bytes, regulariser_values
 from multitune.tuning.plan.table import Moves, moves_of, moves_table, moving_names, phases_of, planned_table, tuning_table
 from multitune.tuning.scope import beside
 
 MAX_EVALUATIONS = 10
 BYTES_PER_NUMBER = 4
-_STATED = ("schedule", "clip_norm", "precision", "batch_norm", "balance")
+_STATED = ("precision", "batch_norm", "balance")
 _OVER = {"rows": "each row alone; exact over micro-batches and ranks", "pairs": "all rows of a step together, by gradient caching"}
 
 
@@ -67,7 +68,8 @@ def state(
     values = _strategy(recipe, table) | _loss(recipe, plugin, loss) | _train(recipe, batches, moves)
     moving, every = sum(move.moving for move in moves), values["train.evaluate_every"].value
     values |= averaging.state(recipe, steps=batches.steps, every=every, moving=moving, table=table)
-    findings = tuple(doubts(batches, table, moves, loss, random))
+    values |= reference_bytes(recipe, anatomy, moves)
+    findings = (*doubts(batches, table, moves, loss, random), *pulls(recipe, anatomy))
     told = {"moves": moves_table(recipe, moves, batches.steps), "strategy": phases_table(when, phases, lr=recipe.train.lr)}
     return TuningOutline(anatomy, values, {name: rows for name, rows in told.items() if rows}, findings)
 
@@ -116,6 +118,8 @@ def _train(recipe: Recipe, batches: Batches, moves: list[Moves]) -> dict[str, Va
         ),
         **stated("train", train, ("lr",)),
         **optimizer_values(recipe, optimizer),
+        **stated("train", train, ("schedule",)),
+        **regulariser_values(recipe),
         **stated("train", train, _STATED),
         "train.warmup_steps": Value(warmup, "derived" if isinstance(train.warmup, str) else "recipe", note=str(train.warmup)),
         "train.decay_steps": Value(decay, "derived" if isinstance(train.decay, str) else "recipe", note=str(train.decay)),

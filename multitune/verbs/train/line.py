@@ -11,6 +11,7 @@ from multitune.verbs.plan import Planned
 if TYPE_CHECKING:
     from multitune.core.protocols import Batch, Family, Loss
     from multitune.data.loader import Loader
+    from multitune.data.split import Examples
     from multitune.models.anatomy import Anatomy
     from multitune.models.replay import Settled
     from multitune.tuning.ranks import Ranks
@@ -33,10 +34,12 @@ class Line:
         """Load the weights, decide what may move, and open the loader."""
         from multitune.data.loader import Loader
         from multitune.models import anatomy as anatomies
+        from multitune.models.layers.recomputing import recompute
         from multitune.models.load import Weights
         from multitune.models.plan import build_family
         from multitune.tuning import scope as scopes
         from multitune.tuning.plan import loss_of, planned_table
+        from multitune.tuning.plan.regularising import regulariser
 
         recipe, plan = planned.recipe, planned.plan
         family = build_family(recipe, planned.data.needs, Weights("pretrained", seed=recipe.seed))
@@ -51,6 +54,8 @@ class Line:
             unused=planned.model.unused,
             loss=loss,
         )
+        if regulariser(plan, "checkpoint_activations"):
+            recompute(family.towers)
         loader = Loader.of(
             planned.data.examples["train"],
             family.preparer,
@@ -69,6 +74,18 @@ class Line:
 
         moving = {entry.name for entry in self.scope.entries}
         return settle(self.family, moving, batch_norm=self.planned.plan["train.batch_norm"])
+
+    def watched_loss(self, rows: Examples, *, ranks: Ranks) -> dict[str, float]:
+        """The loss of training on the validation split, `valid/loss`, where early stopping waits for it; else nothing."""
+        from multitune.data.loader import batches
+        from multitune.tuning.step import held_out
+
+        plan = self.planned.plan
+        if not str(plan["train.early_stop"].get("metric", "")).startswith("valid/loss"):
+            return {}
+        size = plan["train.batch_size"] if self.loss.over == "pairs" else plan["train.micro_batch"]
+        read = batches(rows, self.family.preparer, size=size)
+        return {f"valid/{name}": value for name, value in held_out(self.family, self.loss, (b for _, b in read), ranks=ranks).items()}
 
     def reached(self, batch: Batch) -> tuple[set[str], float]:
         """The public names of the tensors that one forward and backward of `batch` gives a gradient, and the loss."""

@@ -20,6 +20,7 @@ from multitune.verbs.train.line import Line
 from multitune.verbs.train.page import PAGE, write_page
 
 if TYPE_CHECKING:
+    from multitune.data.split import Examples
     from multitune.measure.evaluator import Evaluator
     from multitune.measure.report import Report
     from multitune.models.predictor import Predictor
@@ -58,10 +59,13 @@ def _trained(recipe: Recipe, run: RunDir, ranks: Ranks, ledger: Ledger, started:
     def predictor(chosen: Mapping[str, Mapping[str, float]] | None = None) -> Predictor:
         return Predictor(line.family, generate=recipe.evaluate.generate, memo=shared_memo, thresholds=chosen)
 
+    def watch(rows: Examples, *, using: Evaluator = judge) -> dict[str, float]:
+        return {**using.watch(predictor(), rows), **line.watched_loss(rows, ranks=ranks)}
+
     def before() -> tuple[tuple[Finding, ...], Mapping[str, float]]:
         proven = _cuts(line, run)
         if not (run.folder / "checkpoints").exists():
-            _rehearse(planned, judge, predictor())
+            _rehearse(planned, judge, watch)
         return proven, _untuned(recipe, run, lambda: judge.untuned(predictor(), examples["test"]))
 
     proven, untuned = ranks.on_main(before) or ((), {})
@@ -76,7 +80,7 @@ def _trained(recipe: Recipe, run: RunDir, ranks: Ranks, ledger: Ledger, started:
         plan=planned.plan,
         run=run,
         ledger=ledger,
-        watch=lambda _: judge.watch(predictor(), examples["valid"]) if "valid" in examples else {},
+        watch=lambda _: watch(examples["valid"]) if "valid" in examples else {},
     )
     line.loader.close()
     if not ranks.main:
@@ -154,7 +158,7 @@ def evaluator(planned: Planned, ledger: Ledger) -> Evaluator:
     return Evaluator(recipe.evaluate, planned.preset, planned.data.needs, recipe.seed, ledger, recipe.data.max_loss)
 
 
-def _rehearse(planned: Planned, judge: Evaluator, predictor: Predictor) -> None:
+def _rehearse(planned: Planned, judge: Evaluator, watch: Callable[..., Mapping[str, float]]) -> None:
     """Measure a few rows before anything is spent: are the figures that early stopping and averaging go by among those that come?
 
     Raises: RecipeError with the figures that there are.
@@ -165,7 +169,7 @@ def _rehearse(planned: Planned, judge: Evaluator, predictor: Predictor) -> None:
     control, choice, valid = control_of(planned.plan), choice_of(planned.plan), planned.data.examples.get("valid")
     if control is not None or choice is not None:
         few = replace(judge, ledger=Ledger(), max_loss=1.0)
-        figures = few.watch(predictor, replace(valid, rows=valid.rows[:REHEARSED])) if valid is not None else {}
+        figures = watch(replace(valid, rows=valid.rows[:REHEARSED]), using=few) if valid is not None else {}
         if control is not None:
             control.decide(control.start(), step=0, figures=figures)
         if choice is not None:

@@ -21,7 +21,9 @@ from multitune.tuning.events import Events, Probe
 from multitune.tuning.gradients import Gradients
 from multitune.tuning.plan import statistics_every
 from multitune.tuning.plan.optimizing import optimizer_of
+from multitune.tuning.plan.regularising import regulariser, regularisers_of
 from multitune.tuning.ranks import Ranks, put
+from multitune.tuning.regularisers.start import told
 from multitune.tuning.schedule import Schedule
 from multitune.tuning.scope import Scope
 from multitune.tuning.signals import Asked, Interrupted
@@ -92,7 +94,15 @@ class Loop:
         self.optimizer = optimizer_of(plan, self.scope)
         self.probe = Probe(self.ranks, statistics_every(plan), tuple(self.family.needs.parts))
         gradients = Gradients(self.family, self.loss, plan["run.seed"], self.ranks, plan["train.precision"], self.probe)
-        self.one_step = Step(gradients, scope=self.scope, optimizer=self.optimizer, clip_norm=plan["train.clip_norm"])
+        self.penalties, self.start = regularisers_of(plan, self.scope)
+        self.one_step = Step(
+            gradients,
+            scope=self.scope,
+            optimizer=self.optimizer,
+            clip_norm=plan["train.clip_norm"],
+            clip_value=regulariser(plan, "clip_value"),
+            penalties=self.penalties,
+        )
         self.folder: Path = self.run.folder / "checkpoints"
         self.control_state: Mapping[str, Any] = self.control.start() if self.control else {}
         self.start_hashes = self.scope.hashes()
@@ -128,6 +138,8 @@ class Loop:
         if not report.skipped:
             self.averaging.moved(self.done)
         values = {"train/loss": report.loss, "train/lr": rate, "train/gradient_norm": report.gradient_norm}
+        if self.penalties.active:
+            values["train/penalty"] = report.penalty
         if len(report.terms) > 1:
             values |= {f"train/loss/{term}": value for term, value in report.terms.items()}
         shared = {term: self.loss.shares.get(term, 1.0) * value for term, value in report.terms.items()}
@@ -194,9 +206,9 @@ class Loop:
         seconds = self.seconds
         speed = self.done / max(seconds, 1e-9)
         ended = self._averaged(best, asked)
-        return Outcome(
-            self.done, best, self.best_figures, self.stopped_by, seconds, speed, tuple(self.findings), self._first, ended.text, ended.facts
-        )
+        drift = self.start.drift(self.scope) if self.start else {}
+        figures, findings = {**self.best_figures, **drift}, (*self.findings, *told(drift))
+        return Outcome(self.done, best, figures, self.stopped_by, seconds, speed, findings, self._first, ended.text, ended.facts)
 
     def close(self) -> None:
         """Close the events."""
@@ -218,7 +230,7 @@ class Loop:
         except Interrupted:
             return [0, 0, 0]
         self.figures = {name: value for name, value in figures.items() if math.isfinite(value)}
-        self._say(self.figures)
+        self._say(self.figures | (self.start.drift(self.scope) if self.start else {}))
         self.averaging.looked(self.done, figures)
         best, stop = False, False
         if self.control:
