@@ -10,6 +10,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from multitune.core.errors import MultituneError
+from multitune.core.finding import Finding, Severity
+from multitune.core.result import Result
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark that is named; its figures as lines, with --json as one object in the last line of standard output."""
@@ -26,7 +30,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if asked.quick and not takes:
         parser.error(f"{asked.name} has no quick form: leave --quick out")
     more = {"quick": asked.quick} if takes else {}
-    figures, ok = measure(asked.run or Path("runs") / f"benchmark-{asked.name}", fresh=asked.fresh, **more)
+    try:
+        figures, ok = measure(asked.run or Path("runs") / f"benchmark-{asked.name}", fresh=asked.fresh, **more)
+    except MultituneError as error:
+        print(f"error: {error}", file=sys.stderr)
+        if asked.json:
+            finding = Finding(type(error).__name__, Severity.ERROR, asked.name, str(error))
+            print(Result(ok=False, findings=(finding,)).json_line(), flush=True)
+        return error.exit_code
     for name, value in figures.items():
         print(f"{name:<20} {value:.4f}", file=sys.stderr if asked.json else sys.stdout)
     if asked.json:
