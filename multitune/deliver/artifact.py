@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, overload
 
@@ -31,7 +32,7 @@ from multitune.data.sample import sample
 from multitune.deliver import golden as goldens
 from multitune.deliver import sealing
 from multitune.deliver.adapters import load_adapters, save_adapters
-from multitune.deliver.model_card import model_card
+from multitune.deliver.model_card import Story, model_card
 from multitune.deliver.sealing import SEAL
 from multitune.models.contract import contract
 from multitune.models.load import Weights
@@ -204,11 +205,12 @@ def save(
     figures: Mapping[str, float],
     averaged: Mapping[str, Any] | None = None,
     thresholds: Mapping[str, Mapping[str, float]] | None = None,
+    story: Story | None = None,
 ) -> Artifact:
     """Write a model as an artifact, whole or not at all; an older one gives way by a rename when the new one is complete.
 
-    golden: a few samples to compare any copy by. averaged: what was averaged into the model, for its facts. What is given back has
-    verified.
+    golden: a few samples to compare any copy by. averaged: what was averaged into the model, for its facts. story: for its card. What is
+    given back has verified.
     Raises: Fault if the disk does not take it.
     """
     draft = folder.with_name(f"{folder.name}.tmp-{uuid.uuid4().hex[:8]}")
@@ -224,6 +226,7 @@ def save(
             figures=figures,
             averaged=averaged or {},
             thresholds=thresholds or {},
+            story=story or Story(),
         )
         _put(draft, folder)
     except OSError as error:
@@ -276,6 +279,7 @@ def _fill(
     figures: Mapping[str, float],
     averaged: Mapping[str, Any],
     thresholds: Mapping[str, Mapping[str, float]],
+    story: Story,
 ) -> None:
     recipe = make_recipe(plan.request)
     plugin = family_plugin(recipe)
@@ -303,7 +307,11 @@ def _fill(
         figures=dict(figures),
         averaged=dict(averaged),
     )
-    (draft / "README.md").write_text(model_card(facts, plan), "utf-8")
+    folders = [
+        path.parent.relative_to(draft).as_posix() for path in (*draft.glob("towers/*/config.json"), *draft.glob("model/config.json"))
+    ]
+    versions: dict[str, str] = {"torch": version("torch"), **described["versions"]}
+    (draft / "README.md").write_text(model_card(facts, plan, story, folders=folders, versions=versions), "utf-8")
     sealing.seal(draft, SEAL, facts.model_dump(mode="json", exclude={"files"}))
 
 

@@ -147,7 +147,7 @@ def test_saving_again_replaces_the_old_one(tuned: Made) -> None:
 def test_the_card_says_what_it_is_and_how_well_it_does(with_lora: Made) -> None:
     text = (with_lora.artifact.folder / "README.md").read_text("utf-8")
     assert "It reads image (image), caption (text); it gives label (category)." in text
-    assert "| test/accuracy | 0.5 | 0.4 to 0.6 |" in text
+    assert "| accuracy | 0.5 | 0.4 to 0.6 |" in text
     assert "`adapters/image`" in text
 
 

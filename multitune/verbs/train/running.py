@@ -21,9 +21,11 @@ from multitune.verbs.train.page import PAGE, write_page
 
 if TYPE_CHECKING:
     from multitune.data.split import Examples
+    from multitune.deliver.model_card import Story
     from multitune.measure.evaluator import Evaluator
     from multitune.measure.report import Report
     from multitune.models.predictor import Predictor
+    from multitune.tuning.engines.accelerate import Outcome
     from multitune.tuning.ranks import Ranks
 
 
@@ -100,6 +102,7 @@ def _trained(recipe: Recipe, run: RunDir, ranks: Ranks, ledger: Ledger, started:
         figures=report.figures,
         averaged=outcome.averaged,
         thresholds=chosen,
+        story=_story(planned, outcome, report, ledger),
     )
     ledger.seal("end")
     figures = {**outcome.figures, **report.figures, "steps": float(outcome.step), "seconds": time.perf_counter() - started}
@@ -110,6 +113,15 @@ def _trained(recipe: Recipe, run: RunDir, ranks: Ranks, ledger: Ledger, started:
     )
     lost = (quarantined(name, rows.ids, ledger, run.folder / "ledger") for name, rows in examples.items())
     return _told(run, artifact.folder, figures, findings, report, "\n".join(filter(None, (outcome.summary, *lost))))
+
+
+def _story(planned: Planned, outcome: Outcome, report: Report, ledger: Ledger) -> Story:
+    """What the model's card says beyond the plan."""
+    from multitune.deliver.model_card import Story as Told
+
+    said = (f"{finding.where}: {finding.message}" for finding in report.findings if finding.severity != Severity.INFO)
+    device = f"{planned.plan['train.device']}, {planned.plan['train.threads']} threads"
+    return Told(outcome.step, outcome.best_step, outcome.seconds, device, ledger.counts(), report.primary, tuple(said))
 
 
 def quarantined(split: str, ids: Sequence[str], ledger: Ledger, folder: Path) -> str:
