@@ -39,6 +39,8 @@ def _charts(events: Iterable[Mapping[str, Any]]) -> dict[str, Lines]:
         if name.startswith(OWN):
             title, _, line = name.removeprefix(OWN).partition("/")
             title, line = ("seconds", "wait") if title == "wait_seconds" else (title, line or "all")
+        elif name.startswith("drift/"):
+            title, _, line = name.partition("/")
         else:
             title = f"{name.partition('/')[0]}: {name.rpartition('/')[2]}"
             line = name.partition("/")[2].rpartition("/")[0] or name.rpartition("/")[2]

@@ -90,7 +90,7 @@ def events(shape: Shape, steps: int) -> Any:
     towers = ("image", "lm") if shape == "speaks" else ("image", "audio", "head")
     for step in range(1, steps + 1):
         values = {"train/loss": 2 * math.exp(-3 * step / steps) + 0.1 * math.sin(step), "train/lr": 1e-3 * (1 - step / steps)}
-        values |= {"train/gradient_norm": 1.0, "train/wait_seconds": 0.01, "train/drift/image.layers.0": step / steps}
+        values |= {"train/gradient_norm": 1.0, "train/wait_seconds": 0.01, "drift/image.layers.0": step / steps}
         for place, tower in enumerate(towers):
             values |= {f"train/gradient_norm/{tower}": 10.0**-place * (1 + 0.2 * math.cos(step)), f"train/update_ratio/{tower}": 1e-3}
         if step % 20 == 0:
