@@ -12,10 +12,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import peft
+import torch
+import transformers
+
 import multitune
 from benchmarks.strategies.arms import ARMS, SETTINGS, Arm, Setting, recipe
 
 KIB = 1024
+LOADED = (torch, transformers.AutoModel, peft.LoraConfig)  # before memory is looked at: what they take is no arm's
 
 
 def main(arguments: Sequence[str]) -> int:
