@@ -275,9 +275,10 @@ class TaughtLoss(Protocol):
 
 @dataclass(frozen=True)
 class Decision:
-    """What a control asks for: nothing, a stop with its reason, or to keep this step's weights as the best so far."""
+    """What a control asks for: nothing, a stop with its reason, the next phase at once, to keep this step's weights as the best."""
 
     stop: bool = False
+    advance: bool = False
     best: bool = False
     reason: str = ""
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from multitune.core import catalog
-from multitune.tuning.rules import Span
+from multitune.tuning.rules import Clock, Span
 from multitune.tuning.schedule import Schedule
 from multitune.tuning.scope import Entry, Scope
 
@@ -42,16 +42,17 @@ def build(
     return made
 
 
-def set_rates(optimizer: torch.optim.Optimizer, schedule: Schedule, *, lr: float, step: int) -> float:
+def set_rates(optimizer: torch.optim.Optimizer, schedule: Schedule, *, lr: float, step: int, clock: Clock) -> float:
     """Give each group its learning rate for `step`, and forget the state of what starts; returns the run's own (at rate 1, from the start).
 
     What goes on at another rate keeps its state (moments are of gradients, whatever the rate) and has no second warmup; what
     comes back after a pause starts anew.
     """
+    moment = clock.moment(step)
     for group in optimizer.param_groups:
-        span = next((span for span in group["spans"] if span.start <= step < span.stop), None)
-        group["lr"] = 0.0 if span is None else lr * span.rate * schedule.factor(step, start=span.since)
-        if span is not None and step == span.since:
+        span = next((span for span in group["spans"] if span.start <= moment < span.stop), None)
+        group["lr"] = 0.0 if span is None else lr * span.rate * schedule.factor(step, start=clock.began(span.since))
+        if span is not None and step == clock.began(span.since):
             for parameter in group["params"]:
                 optimizer.state.pop(parameter, None)
     return lr * schedule.factor(step)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from multitune.core.recipe import TuningRow, steps_of
 from multitune.models.anatomy import Anatomy
@@ -20,6 +20,24 @@ class Span:
     stop: int
     rate: float
     since: int
+
+
+@dataclass
+class Clock:
+    """Which planned step a step of the run stands for: a phase may start earlier than planned (a control asks for it), never later.
+
+    early: the planned start of a phase that was brought forward -> the step at which it started.
+    """
+
+    early: dict[int, int] = field(default_factory=dict)
+
+    def moment(self, step: int) -> int:
+        """The planned step that rules what moves at `step`."""
+        return max((step, *(planned for planned, began in self.early.items() if began <= step)))
+
+    def began(self, planned: int) -> int:
+        """The step at which that began which was planned for `planned`."""
+        return self.early.get(planned, planned)
 
 
 def resolve(

@@ -21,7 +21,7 @@ from multitune.models import anatomy as anatomies
 from multitune.models.anatomy import Anatomy
 from multitune.models.replay.modes import set_modes, statistics
 from multitune.tuning import inserts
-from multitune.tuning.rules import Span, resolve, spans
+from multitune.tuning.rules import Clock, Span, resolve, spans
 
 BatchNorm = Literal["eval", "moving"]
 LOSS = "loss"  # what a loss's own parameters are called by: loss.uncertainty.label
@@ -46,7 +46,7 @@ class Entry:
         return self.parameter.ndim >= 2 and self.tower != LOSS
 
     def moves(self, step: int) -> bool:
-        """Whether it moves at `step`."""
+        """Whether it is planned to move at `step`."""
         return any(span.start <= step < span.stop for span in self.spans)
 
 
@@ -54,7 +54,7 @@ class Entry:
 class Scope:
     """What moves in `family`. adapters: what was inserted, by tower. left_out: matched, but out of reach.
 
-    blocks: public paths of the towers' layers.
+    blocks: public paths of the towers' layers. clock: which phase it is.
     """
 
     family: Any
@@ -64,6 +64,7 @@ class Scope:
     adapters: Mapping[str, inserts.Put] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
     blocks: tuple[str, ...] = ()
+    clock: Clock = field(default_factory=Clock)
     _entered: frozenset[str] | None = None
 
     @property
@@ -73,7 +74,14 @@ class Scope:
 
     def moving(self, step: int) -> list[Entry]:
         """The tensors that move at `step`."""
-        return [entry for entry in self.entries if entry.moves(step)]
+        moment = self.clock.moment(step)
+        return [entry for entry in self.entries if entry.moves(moment)]
+
+    def next_start(self, step: int) -> int:
+        """The planned start of the first phase after that of `step`, 0 where it is the last: what begins, ceases or changes its rate."""
+        moment = self.clock.moment(step)
+        edges = (edge for entry in self.entries for span in entry.spans for edge in (span.start, span.stop))
+        return min((edge for edge in edges if moment < edge < self.total), default=0)
 
     def moving_names(self, step: int) -> set[str]:
         """The public names of the tensors that move at `step`."""
@@ -114,7 +122,7 @@ class Scope:
         before, after: from `hashes`, at the start of the run and at its end.
         """
         changed = {name for name, value in after.items() if before.get(name) != value}
-        planned = {entry.name for entry in self.entries if any(span.start < steps for span in entry.spans)}
+        planned = {entry.name for entry in self.entries if any(span.start <= self.clock.moment(steps - 1) for span in entry.spans)}
         moving_statistics = statistics(self.family) if self.batch_norm == "moving" else ()
         allowed = {f"{path}.{name}!buffer" for path, inner in moving_statistics for name, _ in inner.named_buffers(recurse=False)}
         still, strays = sorted(planned - changed), sorted(changed - planned - allowed)

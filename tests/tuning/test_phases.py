@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ import torch
 from torch import Tensor
 
 from multitune.core import catalog
+from multitune.core.errors import RecipeError
 from multitune.core.plan import Plan
 from multitune.core.recipe import TuningRow
 from multitune.models import anatomy
-from multitune.tuning import optimizer
+from multitune.tuning import events, optimizer
 from multitune.tuning.plan import planned_table
 from multitune.tuning.rules import Span, spans
 from multitune.tuning.schedule import Schedule
@@ -111,6 +113,71 @@ def test_a_run_killed_at_or_after_a_border_goes_on_to_the_same_bits(tmp_path: Pa
     assert bits(resumed) == bits(whole)
 
 
+WAITS = {"metric": "valid/accuracy", "patience": 1, "mode": "auto", "min_delta": 0.0}
+
+
+def paced(family: Small, folder: Path, *, loader: Any = None, figures: Any = (0.5, 0.5, 0.6, 0.6, 0.7, 0.7, 0.7, 0.7)) -> Any:
+    """Progressive in eight steps, evaluated after each: figures[n - 1] is what is measured after step n."""
+    told = iter(figures[len(checkpoints(folder)) :])
+    table = table_of({"name": "progressive", "starts": [4, 6, 7]})
+    options = {"evaluate_every": 1, "checkpoint_every": 1, "plateau": WAITS, "scope_options": UNUSED}
+    return fit(family, folder, table=table, loader=loader, watch=lambda _: {"valid/accuracy": next(told)}, keep=8, **options)
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """What was kept so far."""
+    return sorted((folder / "checkpoints").glob("step-??????"))
+
+
+def test_a_phase_starts_when_the_figure_no_longer_rises_and_at_the_latest_as_planned(tmp_path: Path) -> None:
+    """After step 2 nothing is better: the last block moves from step 2 on; after step 4 the first; the embeddings as planned."""
+    family = small("classify")
+    watched = Watched(family)
+    outcome = paced(family, tmp_path, loader=watched, figures=(0.5, 0.5, 0.6, 0.6, 0.7, 0.8, 0.9, 0.9))
+    watched.look()
+    seen: list[set[str]] = []
+    for before, after in pairwise(watched.seen):
+        seen.append({where(path) for path in after if not torch.equal(before[path], after[path])})
+    head, block, blocks = {"head"}, {"head", "1"}, {"head", "0", "1"}
+    assert seen == [head, head, block, block, blocks, blocks, blocks, blocks | {"embeddings"}]
+    assert outcome.findings == ()
+    told = [
+        (event["step"], event["value"]) for event in events.read(tmp_path / "events.jsonl") if event["name"].endswith("brought_forward")
+    ]
+    assert told == [(2, 4), (4, 6)]
+
+
+def test_a_phase_that_was_brought_forward_has_a_warmup_of_its_own(tmp_path: Path) -> None:
+    scope = scope_of(small("classify"), (TuningRow(pattern="head"), TuningRow(pattern="words", start=6)))
+    adam = optimizer.build(scope, betas=(0.9, 0.98), eps=1e-8, weight_decay=0.0)
+    scope.clock.early[scope.next_start(2)] = 2
+    schedule = Schedule("constant", total=8, warmup=4, decay=0)
+    rates: list[set[float]] = []
+    for step in range(8):
+        optimizer.set_rates(adam, schedule, lr=1.0, step=step, clock=scope.clock)
+        rates.append({group["lr"] for group in adam.param_groups if len(group["params"]) > 4})
+    assert rates == [{0.0}, {0.0}, {0.25}, {0.5}, {0.75}, {1.0}, {1.0}, {1.0}]
+
+
+@pytest.mark.parametrize("step", [2, 3, 5])
+def test_a_run_killed_after_a_phase_was_brought_forward_goes_on_to_the_same_bits(tmp_path: Path, step: int) -> None:
+    whole = small("classify", dropout=0.2)
+    paced(whole, tmp_path / "whole")
+    killed = small("classify", dropout=0.2)
+    loader = DyingSteps(killed)
+    loader.last = step
+    with pytest.raises(Killed):
+        paced(killed, tmp_path / "run", loader=loader)
+    resumed = small("classify", dropout=0.2)
+    paced(resumed, tmp_path / "run")
+    assert bits(resumed) == bits(whole)
+
+
+def test_a_plateau_without_a_phase_to_bring_forward_is_refused() -> None:
+    with pytest.raises(RecipeError, match="no phase to bring forward"):
+        outline(strategy="full", plateau={"metric": "valid/accuracy"})
+
+
 def test_rows_of_other_steps_stand_side_by_side_and_rows_of_the_same_take_each_others_place() -> None:
     table = (
         TuningRow(pattern="words", rate=0.5),
@@ -142,7 +209,7 @@ def test_a_tensor_that_goes_on_keeps_its_state_and_one_that_paused_starts_anew()
     rates: list[tuple[float, float]] = []
     for step in range(4):
         scope.enter(step)
-        optimizer.set_rates(adam, schedule, lr=1.0, step=step)
+        optimizer.set_rates(adam, schedule, lr=1.0, step=step, clock=scope.clock)
         for moving in scope.moving(step):
             moving.parameter.grad = torch.ones_like(moving.parameter)
         adam.step()

@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from multitune.core.recipe import TuningRow
 from multitune.tuning import events
 from tests.tuning.fitting import fit
 from tests.tuning.small import Shape, Steps, small
@@ -22,6 +23,12 @@ SIZES = (3, 2, 2)  # three micro-batches over two ranks: an uneven share
 
 
 AVERAGED = {"average.ema": {"decay": 0.9, "start": 2, "warmup": True}, "average.interpolate": {"tuned": [0.5]}}
+
+PHASED = {
+    "table": (TuningRow(pattern="head", rate=2, stop=4), TuningRow(pattern="head", start=4), TuningRow(pattern="words", start=4)),
+    "plateau": {"metric": "valid/loss", "patience": 1, "mode": "auto", "min_delta": 0.0},
+    "evaluate_every": 1,
+}
 
 
 def train(
@@ -46,6 +53,8 @@ def one_rank_of(world: int, rank: int, port: int, folder: str) -> None:
                 save_file(result, Path(folder) / f"{name}.safetensors")
     averaged = train(Path(folder) / "averaged", "classify", rank=rank, world=world, **AVERAGED)
     save_file(averaged, Path(folder) / f"averaged-{rank}.safetensors")
+    phased = train(Path(folder) / "phased", "classify", rank=rank, world=world, **PHASED)
+    save_file(phased, Path(folder) / f"phased-{rank}.safetensors")
     torch.distributed.destroy_process_group()
 
 
@@ -96,6 +105,17 @@ def test_two_ranks_average_what_one_averages_and_hold_the_same(two_ranks: Path, 
         train(tmp_path, "classify", **AVERAGED),
         *(load_file(two_ranks / f"averaged-{rank}.safetensors") for rank in (0, 1)),
     )
+    for name, tensor in alone.items():
+        assert torch.equal(first[name], second[name]), name
+        assert torch.allclose(tensor.float(), first[name].float(), atol=1e-5, rtol=0), name
+
+
+@pytest.mark.line
+def test_two_ranks_bring_a_phase_forward_together(two_ranks: Path, tmp_path: Path) -> None:
+    alone = train(tmp_path, "classify", **PHASED)
+    first, second = (load_file(two_ranks / f"phased-{rank}.safetensors") for rank in (0, 1))
+    told = [event["step"] for event in events.read(two_ranks / "phased" / "events.jsonl") if event["name"] == "train/phase_brought_forward"]
+    assert told == [2]
     for name, tensor in alone.items():
         assert torch.equal(first[name], second[name]), name
         assert torch.allclose(tensor.float(), first[name].float(), atol=1e-5, rtol=0), name

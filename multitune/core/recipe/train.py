@@ -21,6 +21,15 @@ class EarlyStop(Strict):
     min_delta: float = Field(default=0.0, ge=0)
 
 
+class Plateau(Strict):
+    """Start the next phase early when `metric` has not become better for `patience` evaluations of this one."""
+
+    metric: str
+    patience: int = Field(default=2, ge=1)
+    mode: Literal["auto", "max", "min"] = "auto"
+    min_delta: float = Field(default=0.0, ge=0)
+
+
 class TrainSpec(Strict):
     """How long, how fast, in what batches."""
 
@@ -50,6 +59,7 @@ class TrainSpec(Strict):
     checkpoint_every: int = Field(default=0, ge=0, description="steps; 0: with each evaluation")
     keep: int = Field(default=2, ge=1, description="checkpoints kept, beside the best")
     early_stop: EarlyStop | None = None
+    plateau: Plateau | None = None
     statistics_every: int = Field(default=20, ge=0, description="steps between two looks at norms, updates, shares, times; 0: never")
     engine: Component = Component(name="accelerate")
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"

@@ -20,7 +20,7 @@ class Ema:
     """
 
     def __init__(self, scope: Scope, *, decay: float, start: int, warmup: bool) -> None:
-        self._entries = scope.entries
+        self._entries, self._clock = scope.entries, scope.clock
         self._decay, self._start, self._warmup = decay, start, warmup
         self.averages = {entry.name: entry.parameter.detach().clone() for entry in scope.entries}
 
@@ -55,7 +55,7 @@ class Ema:
 
     def _left(self, entry: Entry, done: int) -> float:
         """The share that stays of the average of a tensor."""
-        steps = done - max(self._start, min(span.start for span in entry.spans))
+        steps = done - max(self._start, self._clock.began(min(span.start for span in entry.spans)))
         if steps <= 0:
             return 0.0
         return min(self._decay, (1 + steps) / (10 + steps)) if self._warmup else self._decay

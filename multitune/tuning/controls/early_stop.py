@@ -32,8 +32,8 @@ def build(options: Options) -> EarlyStop:
 class EarlyStop:
     """State: `best` (the best figure so far, absent before the first), `best_step`, `waited` (evaluations since)."""
 
-    def __init__(self, options: Options) -> None:
-        self._options = options
+    def __init__(self, options: Options, *, where: str = "train.early_stop") -> None:
+        self._options, self._where = options, where
         words = {*options.metric.rpartition("/")[2].split("_"), *options.metric.split("/")}
         small = bool(words & set(SMALLER_IS_BETTER)) if options.mode == "auto" else options.mode == "min"
         self._sign = -1.0 if small else 1.0
@@ -50,7 +50,7 @@ class EarlyStop:
         name = self._options.metric
         if name not in figures:
             found = f'"{name}" is not measured; there are {one_of(figures)}.'
-            raise RecipeError("train.early_stop.metric", found, did_you_mean(name, list(figures)))
+            raise RecipeError(f"{self._where}.metric", found, did_you_mean(name, list(figures)))
         value = figures[name]
         if math.isfinite(value) and ("best" not in state or self._sign * (value - state["best"]) > self._options.min_delta):
             return {"best": value, "best_step": step, "waited": 0}, Decision(best=True)

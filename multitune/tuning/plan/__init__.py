@@ -16,7 +16,7 @@ from multitune.tuning import averaging
 from multitune.tuning.plan.batches import Batches, batch_arithmetic, compute_threads, device_of, loader_workers
 from multitune.tuning.plan.doubts import doubts, refuse, refuse_scalars
 from multitune.tuning.plan.optimizing import optimizer_plugin, optimizer_values, state_bytes
-from multitune.tuning.plan.phases import movements, phases_table, ranges, refuse_never, refuse_stillness
+from multitune.tuning.plan.phases import movements, phases_table, ranges, refuse_never, refuse_plateau, refuse_stillness
 from multitune.tuning.plan.regularising import pulls, reference_bytes, regulariser_values
 from multitune.tuning.plan.table import Moves, moves_of, moves_table, moving_names, phases_of, planned_table, tuning_table
 from multitune.tuning.scope import beside
@@ -65,6 +65,7 @@ def state(
         refuse_never(table, total=batches.steps)
     when = movements(table, anatomy, total=batches.steps, unused=unused)
     refuse_stillness(when, phases)
+    refuse_plateau(recipe, when)
     values = _strategy(recipe, table) | _loss(recipe, plugin, loss) | _train(recipe, batches, moves)
     moving, every = sum(move.moving for move in moves), values["train.evaluate_every"].value
     values |= averaging.state(recipe, steps=batches.steps, every=every, moving=moving, table=table)
@@ -126,6 +127,7 @@ def _train(recipe: Recipe, batches: Batches, moves: list[Moves]) -> dict[str, Va
         "train.evaluate_every": Value(every, "recipe" if train.evaluate_every else "derived"),
         "train.checkpoint_every": Value(train.checkpoint_every or every, "recipe" if train.checkpoint_every else "derived", "speed"),
         "train.early_stop": Value(stop, "recipe" if given("early_stop") else "default"),
+        **(stated("train", train, ("plateau",)) if train.plateau else {}),
         "train.engine": Value(train.engine.name, "recipe" if given("engine") else "default"),
         "train.device": Value(device_of(recipe), "machine" if train.device == "auto" else "recipe"),
         "train.threads": Value(compute_threads(train.threads), "recipe" if train.threads else "machine"),
@@ -166,6 +168,12 @@ def statistics_every(plan: Plan) -> int:
     return TrainSpec().statistics_every if stated_by_plan is None else stated_by_plan.value
 
 
+def plateau_of(plan: Plan) -> Control | None:
+    """The control that brings phases forward, if the plan names one."""
+    value = plan.values.get("train.plateau")
+    return catalog.find("control", "plateau", value.value, where="train.plateau").build() if value is not None else None
+
+
 def _loss_plugin(recipe: Recipe, preset: TaskPreset, needs: Needs) -> catalog.Plugin:
     """The loss of these answers with its options."""
     name = loss_name(recipe, preset, [need.modality for need in needs.answers.values()])
@@ -183,6 +191,7 @@ __all__ = [
     "loss_of",
     "moving_names",
     "planned_table",
+    "plateau_of",
     "state",
     "statistics_every",
     "tuning_table",

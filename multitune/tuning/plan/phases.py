@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from multitune.core import catalog
-from multitune.core.errors import ModelError
-from multitune.core.recipe import Phase, TuningRow, steps_of
+from multitune.core.errors import ModelError, RecipeError
+from multitune.core.recipe import Phase, Recipe, TuningRow, steps_of
 from multitune.models.anatomy import Anatomy
 from multitune.tuning import inserts
 from multitune.tuning.rules import Span, resolve, span, spans
@@ -132,6 +132,16 @@ def refuse_never(table: Sequence[TuningRow], *, total: int) -> None:
         if row.rate > 0 and start >= stop:
             what = f"{row.pattern} would move from step {start:,} to {stop:,} of {total:,}: never, in a phase of no steps."
             raise ModelError("strategy", what, "Start it earlier, or train for more steps.")
+
+
+def refuse_plateau(recipe: Recipe, found: Sequence[Movement]) -> None:
+    """Refuse a control that waits for a phase to bring forward where there is none.
+
+    Raises: RecipeError.
+    """
+    if recipe.train.plateau is not None and len(found) < 2:
+        what = "the same things move from the first step to the last: there is no phase to bring forward."
+        raise RecipeError("train.plateau", what, "Choose progressive, lp_ft or phases, or leave it out.")
 
 
 def phases_table(found: Sequence[Movement], phases: Sequence[Range], *, lr: float) -> tuple[tuple[str, ...], ...]:

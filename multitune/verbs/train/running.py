@@ -171,18 +171,19 @@ def evaluator(planned: Planned, ledger: Ledger) -> Evaluator:
 
 
 def _rehearse(planned: Planned, judge: Evaluator, watch: Callable[..., Mapping[str, float]]) -> None:
-    """Measure a few rows before anything is spent: are the figures that early stopping and averaging go by among those that come?
+    """Measure a few rows before anything is spent: are the figures that controls and averaging go by among those that come?
 
     Raises: RecipeError with the figures that there are.
     """
     from multitune.tuning.averaging.plan import choice_of
-    from multitune.tuning.plan import control_of
+    from multitune.tuning.plan import control_of, plateau_of
 
-    control, choice, valid = control_of(planned.plan), choice_of(planned.plan), planned.data.examples.get("valid")
-    if control is not None or choice is not None:
+    controls = [control for control in (control_of(planned.plan), plateau_of(planned.plan)) if control is not None]
+    choice, valid = choice_of(planned.plan), planned.data.examples.get("valid")
+    if controls or choice is not None:
         few = replace(judge, ledger=Ledger(), max_loss=1.0)
         figures = watch(replace(valid, rows=valid.rows[:REHEARSED]), using=few) if valid is not None else {}
-        if control is not None:
+        for control in controls:
             control.decide(control.start(), step=0, figures=figures)
         if choice is not None:
             choice.figure(figures)

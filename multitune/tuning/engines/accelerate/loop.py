@@ -17,6 +17,7 @@ from multitune.core.protocols import Control, Loss
 from multitune.core.rundir import RunDir
 from multitune.tuning import checkpoint, events, optimizer
 from multitune.tuning.averaging import Averaging, Ended
+from multitune.tuning.engines.accelerate.pacing import Pacing
 from multitune.tuning.events import Events, Probe
 from multitune.tuning.gradients import Gradients
 from multitune.tuning.plan import statistics_every
@@ -106,7 +107,7 @@ class Loop:
         self.folder: Path = self.run.folder / "checkpoints"
         self.control_state: Mapping[str, Any] = self.control.start() if self.control else {}
         self.start_hashes = self.scope.hashes()
-        self.averaging = Averaging(plan, self.scope)
+        self.averaging, self.pacing = Averaging(plan, self.scope), Pacing(plan, self.scope)
         self._seconds_before = 0.0
         self._resume()
         self.ranks.share([*(p.data for p in self.family.parameters()), *self.scope.buffers().values(), *self.averaging.averages.values()])
@@ -130,7 +131,7 @@ class Loop:
     def step(self, batch: Any) -> Report:
         """Take one optimizer step and say what it gave."""
         self.scope.enter(self.done)
-        rate = optimizer.set_rates(self.optimizer, self.schedule, lr=self.plan["train.lr"], step=self.done)
+        rate = optimizer.set_rates(self.optimizer, self.schedule, lr=self.plan["train.lr"], step=self.done, clock=self.scope.clock)
         self.probe.begin(self.done)
         report = self.one_step(self.done, batch.micro)
         self.done += 1
@@ -216,19 +217,20 @@ class Loop:
             self.events.close()
 
     def _evaluate(self, asked: Asked) -> None:
-        whole, best, stop = self.ranks.from_main(self._judged(asked) if self.ranks.main else [0, 0, 0])
+        whole, best, stop, phase = self.ranks.from_main(self._judged(asked) if self.ranks.main else [0, 0, 0, 0])
+        self.pacing.bring(phase, self.done)
         self.looked = self.done if whole else self.looked
         self.best_step = self.done if best else self.best_step
         self.stopped_by = self.stopped_by or ("the main process" if stop else "")
 
     def _judged(self, asked: Asked) -> list[int]:
-        """Whether the evaluation came to its end, whether this step is the best so far, whether to stop."""
+        """Whether the evaluation came to its end, whether this step is the best so far, whether to stop, which phase starts now."""
         self.scope.leave()
         try:
             with self.averaging.worn(), asked.at_once():
                 figures = dict(self.watch(self.family))
         except Interrupted:
-            return [0, 0, 0]
+            return [0, 0, 0, 0]
         self.figures = {name: value for name, value in figures.items() if math.isfinite(value)}
         self._say(self.figures | (self.start.drift(self.scope) if self.start else {}))
         self.averaging.looked(self.done, figures)
@@ -239,7 +241,10 @@ class Loop:
             self.stopped_by = decision.reason if stop else ""
         if best or not self.control:
             self.best_figures = figures
-        return [1, int(best), int(stop)]
+        phase = self.pacing.looked(self.done, figures)
+        if phase:
+            self._say({"train/phase_brought_forward": float(phase)})
+        return [1, int(best), int(stop), phase]
 
     def _averaged(self, best: int, asked: Asked) -> Ended:
         """Put what the plan averages in place, on all ranks alike; of what it then is, only what was to move may have changed."""
@@ -285,6 +290,7 @@ class Loop:
             "seconds": round(self.seconds, 3),
             "start": self.start_hashes,
             **self.averaging.facts(),
+            **self.pacing.facts(),
         }
 
     def _resume(self) -> None:
@@ -307,6 +313,7 @@ class Loop:
         vars(self.one_step.scale).update(facts["scale"])
         self._seconds_before = facts["seconds"]
         self.averaging.restore(facts)
+        self.pacing.restore(facts)
         self.findings += found.findings if found else ()
 
     def _put(self, state: checkpoint.State) -> None:
