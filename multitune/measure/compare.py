@@ -58,7 +58,7 @@ def compare(one: Side, other: Side, *, name: str = "test") -> Report:
         for (side, predictor), where in zip(sides, (range(len(places)), places), strict=True)
     ]
     rows = 0
-    for pair in _both(*answered, places):
+    for pair in _both(answered[0], answered[1], places):
         rows += 1
         for tally, (sample, prediction) in zip(tallies, pair, strict=True):
             tally.update(sample, prediction)
@@ -146,8 +146,8 @@ def _report(evaluator: Evaluator, one: Tally, other: Tally, *, name: str, rows: 
         if found.name in pairs and found.name in others and len(pairs[found.name][0]) == len(others[found.name][0]):
             apart = difference(pairs[found.name][0], others[found.name][0], draws=draws, seed=seed)
             figures |= {f"{found.name}/difference{end}": value for end, value in _plain(apart, drawn=draws > 0).items()}
-            row += [number(apart.value), *([number(apart.low), number(apart.high), number(apart.chance)] if draws else ["", "", ""])]
-            row.append("" if apart.mcnemar is None else number(apart.mcnemar))
+            row += [number(apart.value), *([number(apart.low), number(apart.high), f"{apart.chance:.2g}"] if draws else ["", "", ""])]
+            row.append("" if apart.mcnemar is None else f"{apart.mcnemar:.2g}")
             if found.primary and draws:
                 findings.append(_judged(f"{name}/{found.name}", found, apart))
         table.append([*row, *[""] * (len(table[0]) - len(row))])

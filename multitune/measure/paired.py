@@ -65,7 +65,7 @@ class Kinds:
     def __call__(self, weights: Array) -> Array:
         """weights (draws, n) -> values (draws,)."""
         places = self.kind[None] + np.arange(len(weights))[:, None] * self.number
-        counts = np.bincount(places.ravel(), weights.ravel(), minlength=len(weights) * self.number)
+        counts = np.bincount(places.ravel(), weights.ravel(), minlength=len(weights) * self.number).astype(np.float64)
         return self.statistic(counts.reshape(len(weights), self.number))
 
 

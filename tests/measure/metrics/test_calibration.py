@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
+
 import numpy as np
 import pytest
 from sklearn.metrics import log_loss
@@ -86,3 +89,17 @@ def test_the_reliability_curve_has_a_row_for_each_bin_that_has_rows() -> None:
 def test_nothing_is_given_where_no_row_had_the_answer() -> None:
     metric = fed(np.empty((0, 3)), [])
     assert [*metric.compute(draws=5, seed=0), *metric.tables(), *metric.by_row()] == []
+
+
+@pytest.mark.parametrize("name", ["calibration", "classification"])
+def test_no_scores_are_kept_however_many_classes_there_are(name: str) -> None:
+    labels = tuple(str(number) for number in range(500))
+    metric = catalog.find("metric", name, {}).build("x", AnswerNeed("category", labels=labels))
+    tracemalloc.start()
+    for row in range(400):
+        scores = dict.fromkeys(labels, (row + 1) / 1000)
+        metric.update(Prediction(str(row), {"x": Category("0", scores)}), {"x": "0"})
+    gc.collect()
+    kept = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert kept < 400 * 100 < 400 * len(labels)
