@@ -115,7 +115,9 @@ def split(aligned: Aligned, spec: DataSpec) -> dict[Split, Examples]:
     for answer, values in aligned.values.items():
         kind = spec.parts[answer].modality
         if kind in ("category", "labels"):
-            found = {name: [v for v, w in zip(values, where, strict=True) if w == n] for n, name in enumerate(SPLITS)}
+            found: dict[Split, list[Any]] = {
+                name: [v for v, w in zip(values, where, strict=True) if w == n] for n, name in enumerate(SPLITS)
+            }
             several = kind == "labels"
             _check_classes(answer, {n: [c for v in vs for c in v or ()] if several else vs for n, vs in found.items()}, several=several)
     return made

@@ -12,7 +12,13 @@ from safetensors import safe_open
 
 import multitune
 from multitune.core.errors import UserError
+from multitune.core.ledger import Ledger
+from multitune.core.recipe import make_recipe
 from multitune.core.result import Result
+from multitune.data.plan import outline
+from multitune.tuning.ranks import Ranks
+from multitune.verbs.plan import as_recipe, make_plan
+from multitune.verbs.train.line import Line
 from tests.line.lines import TRAIN, recipe
 
 pytestmark = pytest.mark.line
@@ -29,9 +35,6 @@ def asked(rows: list[dict[str, Any]], **train: Any) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """Pictures with a class and a set of labels."""
-    from multitune.core.ledger import Ledger
-    from multitune.core.recipe import make_recipe
-    from multitune.data.plan import outline
 
     data = outline(make_recipe(recipe("classifies")), Ledger())
     found: list[dict[str, Any]] = []
@@ -73,6 +76,16 @@ def test_several_answers_with_learned_shares_pulled_to_the_start_and_watched_by_
     assert [answers[name].kind for name in ANSWERS] == ["category", "labels"]
     again = multitune.train(asked(rows, **train, checkpoint_activations=True), run=tmp_path / "again")
     assert bits(again) == bits(kept)
+
+
+def test_a_line_has_its_blocks_computed_again_where_the_plan_says_so(rows: list[dict[str, Any]]) -> None:
+    for asked_for in (False, True):
+        planned = make_plan(as_recipe(asked(rows, checkpoint_activations=asked_for)), Ledger())
+        line = Line.start(planned, ledger=Ledger(), ranks=Ranks())
+        line.loader.close()
+        tower: Any = line.family.towers["image"]
+        wrapped = any("forward" in vars(module) for module in tower.modules())
+        assert (wrapped or bool(tower.is_activation_checkpointing)) is asked_for
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def test_transformers_own_gives_the_same_bits(shape: Any, dropout: float) -> Non
     plain, again = small(shape, dropout=dropout), small(shape, dropout=dropout)
     assert recompute(again.towers) == []
     name = next(iter(again.towers))
-    before, after = (calls_of(one.tower[name].encoder.layer[0].attention) for one in (plain, again))
+    before, after = (calls_of(one.get_submodule(f"tower.{name}.encoder.layer.0.attention")) for one in (plain, again))
     micro = cut(rows(plain, 8), (4, 4))
     kept, computed = gradient(plain, micro), gradient(again, micro)
     assert torch.equal(kept, computed)

@@ -15,10 +15,15 @@ from safetensors.torch import load_file, save_file
 
 from multitune.core.recipe import TuningRow
 from multitune.tuning import events
+from multitune.tuning.engines.accelerate import processes
+from multitune.tuning.gradients import Gradients
+from multitune.tuning.ranks import Ranks
 from tests.tuning.fitting import fit
-from tests.tuning.small import Shape, Steps, small
+from tests.tuning.losses.test_learned import Warm, scope_with, several
+from tests.tuning.small import Shape, Steps, cut, rows, small
 
 SHAPES: tuple[Shape, ...] = ("classify", "speak", "embed")
+LEARNING: tuple[Shape, ...] = ("classify", "embed")
 SIZES = (3, 2, 2)  # three micro-batches over two ranks: an uneven share
 
 
@@ -55,6 +60,10 @@ def one_rank_of(world: int, rank: int, port: int, folder: str) -> None:
     save_file(averaged, Path(folder) / f"averaged-{rank}.safetensors")
     phased = train(Path(folder) / "phased", "classify", rank=rank, world=world, **PHASED)
     save_file(phased, Path(folder) / f"phased-{rank}.safetensors")
+    for shape in LEARNING:
+        found = learned_slopes(shape, processes())
+        if rank == 0:
+            save_file(found, Path(folder) / f"learned-{shape}.safetensors")
     torch.distributed.destroy_process_group()
 
 
@@ -85,6 +94,29 @@ def test_two_ranks_train_what_one_trains(two_ranks: Path, tmp_path: Path, shape:
     assert any(not torch.equal(alone[name], untouched[name]) for name in alone)
     for name, tensor in alone.items():
         assert torch.allclose(tensor.float(), together[name].float(), atol=1e-5, rtol=0), name
+
+
+def learned_slopes(shape: Shape, ranks: Ranks) -> dict[str, torch.Tensor]:
+    """The gradients of three micro-batches, those of what the loss learns among them; rank 1 has one of the three."""
+    family = small(shape)
+    loss = Warm(family.needs) if shape == "embed" else several(family)
+    scope = scope_with(family, loss)
+    micro = [piece for piece in cut(rows(family, 7), SIZES) if piece[0] % ranks.world == ranks.rank]
+    work = Gradients(family, loss, 0, ranks).work(0, micro)
+    for position in work.order():
+        work.backward(position)
+    ranks.sum_gradients([entry.parameter for entry in scope.entries])
+    return {entry.name: entry.parameter.grad for entry in scope.entries if entry.parameter.grad is not None}
+
+
+@pytest.mark.line
+@pytest.mark.parametrize("shape", LEARNING)
+def test_two_ranks_give_what_a_loss_learns_the_gradient_of_one(two_ranks: Path, shape: Shape) -> None:
+    alone, together = learned_slopes(shape, Ranks()), load_file(two_ranks / f"learned-{shape}.safetensors")
+    assert any(name.startswith("loss.") for name in alone)
+    assert alone.keys() == together.keys()
+    for name, value in alone.items():
+        assert (together[name] - value).norm() <= 1e-5 * value.norm() + 1e-7, name
 
 
 @pytest.mark.line

@@ -14,7 +14,7 @@ from multitune.core.recipe import Recipe, TrainSpec, TuningRow, steps_of
 from multitune.models.anatomy import Anatomy
 from multitune.tuning import averaging
 from multitune.tuning.plan.batches import Batches, batch_arithmetic, compute_threads, device_of, loader_workers
-from multitune.tuning.plan.doubts import doubts, refuse, refuse_scalars
+from multitune.tuning.plan.doubts import doubts, refuse, refuse_scalars, refuse_watched
 from multitune.tuning.plan.optimizing import optimizer_plugin, optimizer_values, state_bytes
 from multitune.tuning.plan.phases import movements, phases_table, ranges, refuse_never, refuse_plateau, refuse_stillness
 from multitune.tuning.plan.regularising import pulls, reference_bytes, regulariser_values
@@ -60,6 +60,7 @@ def state(
     moves = moves_of(table, anatomy, batches.steps, unused)
     refuse(recipe, batches, moves, loss)
     refuse_scalars(plugin, anatomy)
+    refuse_watched(recipe, loss)
     phases = ranges(phases_of(recipe), total=batches.steps)
     if phases or not isinstance(recipe.strategy, tuple):
         refuse_never(table, total=batches.steps)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from multitune.core.catalog import Plugin
 from multitune.core.errors import ModelError, RecipeError
 from multitune.core.finding import Finding, Severity
-from multitune.core.protocols import Loss
+from multitune.core.protocols import Loss, TaughtLoss
 from multitune.core.recipe import Recipe, TuningRow
 from multitune.models.anatomy import Anatomy
 from multitune.tuning.plan.batches import Batches, device_of
@@ -41,6 +41,17 @@ def refuse_scalars(loss: Plugin, anatomy: Anatomy) -> None:
         if not any(scalar in name for name in single):
             found = f"{loss.name} needs a learned {scalar}, which the model has not."
             raise RecipeError("loss", found, vars(loss.module).get("ADVICE", "Use another loss."))
+
+
+def refuse_watched(recipe: Recipe, loss: Loss) -> None:
+    """Refuse to wait for a loss that is not known where training is watched: a teacher is asked about the rows of train alone.
+
+    Raises: RecipeError.
+    """
+    stop = recipe.train.early_stop
+    if stop is not None and stop.metric.startswith("valid/loss") and isinstance(loss, TaughtLoss):
+        found = "the loss rests on a teacher, which says nothing of the validation split."
+        raise RecipeError("train.early_stop.metric", found, "Wait for a metric, such as valid/accuracy.")
 
 
 def doubts(batches: Batches, table: list[TuningRow], moves: list[Moves], loss: Loss, random: Collection[str]) -> Iterator[Finding]:

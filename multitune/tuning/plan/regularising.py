@@ -46,12 +46,15 @@ def reference_bytes(recipe: Recipe, anatomy: Anatomy, moves: Sequence[Moves]) ->
 
 
 def pulls(recipe: Recipe, anatomy: Anatomy) -> Iterator[Finding]:
-    """What pulls in two directions, and towers that know no blocks to compute again."""
+    """What pulls in two directions or counts twice, and towers that know no blocks to compute again."""
     train = recipe.train
     plain = [tower.name for tower in anatomy.towers if not tower.blocks]
     if train.checkpoint_activations and plain:
         message = f"no blocks were found in {one_of(plain)}: what it holds for the way back is kept, unless its model has a way of its own."
         yield Finding("kept-activations", Severity.INFO, "train.checkpoint_activations", message)
+    if train.balance and "weights" in recipe.loss.options:
+        message = f"train.balance draws the classes of {train.balance} equally often, and loss.weights weighs classes besides."
+        yield Finding("weighed-twice", Severity.WARNING, "loss.weights", message, "Take one of the two.")
     if train.l2_sp and (train.weight_decay or train.l2):
         message = "l2_sp pulls towards where the towers started, and weight_decay or l2 towards zero."
         yield Finding("two-pulls", Severity.INFO, "train.l2_sp", message, "The paper leaves the other out: train.weight_decay=0.")

@@ -65,7 +65,7 @@ def test_each_takes_the_steps_that_plain_torch_takes(name: str) -> None:
 
 @pytest.mark.parametrize("name", HERE)
 def test_a_killed_run_goes_on_to_the_same_bits_with_each(tmp_path: Path, name: str) -> None:
-    changes = {"optimizer": name, **{f"optimizer.{option}": value for option, value in KINDS[name].items()}}
+    changes: dict[str, Any] = {"optimizer": name, **{f"optimizer.{option}": value for option, value in KINDS[name].items()}}
     whole, killed, resumed = (small("classify", dropout=0.2) for _ in range(3))
     fit(whole, tmp_path / "whole", **changes)
     loader = DyingSteps(killed)
@@ -86,6 +86,15 @@ def test_the_state_has_the_bytes_that_the_plan_says(name: str) -> None:
     held = {key: value for key, value in optimizer.moments(made, scope).items() if not key.endswith("|step")}
     planned = state_bytes(optimizer_plugin(asked(name)), (tuple(entry.parameter.shape) for entry in scope.entries))
     assert planned == sum(value.numel() * value.element_size() for value in held.values())
+
+
+@pytest.mark.parametrize("name", catalog.names("optimizer"))
+def test_each_states_what_the_plan_asks_of_it(name: str) -> None:
+    module = catalog.load("optimizer", name)
+    assert set(module.READS) <= {"betas", "eps"}
+    assert module.DECAY in ("coupled", "decoupled")
+    assert module.STATE
+    assert module.state_bytes(module.Options(), (2, 3)) >= 0
 
 
 def test_an_optimizer_without_a_state_plans_none() -> None:
@@ -126,8 +135,8 @@ def test_a_state_that_is_put_back_goes_on_to_the_same_bits(name: str, tmp_path: 
 
     def made(family: Small) -> tuple[Scope, torch.optim.Optimizer]:
         family.head["out"] = torch.nn.Linear(16, 300)
-        torch.nn.init.constant_(family.head["out"].weight, 0.1)
-        torch.nn.init.zeros_(family.head["out"].bias)
+        for parameter in family.head["out"].parameters():
+            torch.nn.init.constant_(parameter, 0.1)
         scope = scope_of(family)
         built = optimizer.build(scope, betas=(0.8, 0.9), eps=1e-6, weight_decay=0.1, name=name, options=KINDS.get(name, {}))
         for group in built.param_groups:

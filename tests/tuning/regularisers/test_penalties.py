@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from multitune.core.errors import RecipeError
-from multitune.core.recipe import make_recipe
+from multitune.core.recipe import Component, make_recipe
 from multitune.models import anatomy
 from multitune.tuning import events
 from multitune.tuning.gradients import Gradients
@@ -28,7 +28,8 @@ def stepped(family: Small, sizes: tuple[int, ...] = (8,), **options: Any) -> dic
     scope = scope_of(family)
     before = {entry.name: entry.parameter.detach().clone() for entry in scope.entries}
     optimizer = torch.optim.SGD([entry.parameter for entry in scope.entries], lr=1.0)
-    step = Step(Gradients(family, loss_for(family.needs), 0), scope=scope, optimizer=optimizer, **{"clip_norm": 0.0, **options})
+    asked_for: dict[str, Any] = {"clip_norm": 0.0, **options}
+    step = Step(Gradients(family, loss_for(family.needs), 0), scope=scope, optimizer=optimizer, **asked_for)
     report = step(0, cut(rows(family, 8), sizes))
     slopes = {entry.name: before[entry.name] - entry.parameter.detach() for entry in scope.entries}
     return slopes | {"penalty": torch.tensor(report.penalty)}
@@ -102,7 +103,7 @@ def test_drift_is_the_distance_over_the_norm_of_each_block() -> None:
 
 def test_a_killed_run_goes_on_to_the_same_bits_and_tells_the_drift(tmp_path: Path) -> None:
     """What l2_sp pulls towards is where the run started, not where it went on."""
-    changes = {"l2_sp": 0.5, "l1": 1e-4, "clip_value": 0.05, "clip_norm": 0.0, "drift": True}
+    changes: dict[str, Any] = {"l2_sp": 0.5, "l1": 1e-4, "clip_value": 0.05, "clip_norm": 0.0, "drift": True}
     whole, killed, resumed = (small("classify", dropout=0.2) for _ in range(3))
     outcome = fit(whole, tmp_path / "whole", **changes)
     loader = DyingSteps(killed)
@@ -138,6 +139,8 @@ def test_the_plan_tells_what_is_on_and_the_bytes_of_the_copy() -> None:
     assert reference_bytes(asked(), names, moves) == {}
     assert [finding.code for finding in pulls(asked(l2_sp=0.1), names)] == ["two-pulls"]
     assert list(pulls(asked(l2_sp=0.1, weight_decay=0), names)) == []
+    twice = asked(balance="label").model_copy(update={"loss": Component(name="cross_entropy", options={"weights": "balanced"})})
+    assert [finding.code for finding in pulls(twice, names)] == ["weighed-twice"]
 
 
 def test_what_does_not_hang_together_is_named() -> None:
