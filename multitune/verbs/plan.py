@@ -147,7 +147,7 @@ def _planned(recipe: Recipe, ledger: Ledger) -> Planned:
     return Planned(recipe, made, preset, data, model)
 
 
-def _taught(loss: object, needs: Needs) -> tuple[Mapping[str, Value], tuple[Finding, ...]]:
+def _taught(loss: object, needs: Needs) -> tuple[dict[str, Value], tuple[Finding, ...]]:
     """What the plan says of a loss's teacher; what opens one is imported only where there is one."""
     if not isinstance(loss, TaughtLoss):
         return {}, ()

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from multitune.core.errors import RecipeError, StateError, Stopped
 from multitune.core.finding import Severity
-from multitune.core.recipe import TuningRow
+from multitune.core.recipe import Component, TuningRow
 from multitune.tuning import checkpoint, events
 from multitune.tuning.averaging.choice import Choice
 from multitune.tuning.averaging.interpolation import between
@@ -21,7 +21,7 @@ from multitune.tuning.averaging.soup import Soup, mean
 from tests.tuning.fitting import DyingSteps, Killed, bits, fit
 from tests.tuning.small import Small, Steps, small
 
-EMA = {"average.ema": {"decay": 0.8, "start": 0, "warmup": True}}
+EMA: dict[str, Any] = {"average.ema": {"decay": 0.8, "start": 0, "warmup": True}}
 LOSS = {"average.choice": {"metric": "valid/loss", "mode": "auto"}}
 
 
@@ -83,7 +83,8 @@ def test_the_running_average_is_that_of_a_loop_by_hand(
 
 
 def test_averaging_leaves_the_training_itself_as_it_is(tmp_path: Path) -> None:
-    for name, options in (("plain", {}), ("ema", EMA)):
+    cases: dict[str, dict[str, Any]] = {"plain": {}, "ema": EMA}
+    for name, options in cases.items():
         fit(small("classify", dropout=0.2), tmp_path / name, watch=lambda _: {"valid/loss": 1.0}, **options)
     one, other = (
         [event["value"] for event in events.read(tmp_path / name / "events.jsonl") if event["name"] == "train/loss"]
@@ -198,7 +199,7 @@ def test_a_killed_run_ends_with_the_same_soup(tmp_path: Path, step: int) -> None
     def watch(family: Small) -> dict[str, float]:
         return {"valid/loss": float(family.head["out"].weight.detach().abs().sum())}
 
-    options = {"evaluate_every": 2, "keep": 1, **soup(best=2)}
+    options: dict[str, Any] = {"evaluate_every": 2, "keep": 1, **soup(best=2)}
     whole = small("classify", dropout=0.2)
     outcome = fit(whole, tmp_path / "whole", watch=watch, **options)
     if step < 8:
@@ -278,9 +279,10 @@ def test_validation_picks_the_share_and_of_equals_the_most_tuned(tmp_path: Path,
 
 
 def test_of_lora_the_insert_is_scaled_which_is_half_way_in_the_weights(tmp_path: Path) -> None:
-    table = (TuningRow(pattern="words.encoder", insert={"name": "lora", "options": {"rank": 2}}), TuningRow(pattern="head"))
-    runs = {}
-    for name, options in (("plain", {}), ("half", back(0.5)), ("none", back(0.0))):
+    table = (TuningRow(pattern="words.encoder", insert=Component(name="lora", options={"rank": 2})), TuningRow(pattern="head"))
+    runs: dict[str, Small] = {}
+    cases: dict[str, dict[str, Any]] = {"plain": {}, "half": back(0.5), "none": back(0.0)}
+    for name, options in cases.items():
         runs[name] = small("classify")
         fit(runs[name], tmp_path / name, table=table, **options)
     plain, half, none = (weights(runs[name]) for name in ("plain", "half", "none"))
@@ -292,7 +294,7 @@ def test_of_lora_the_insert_is_scaled_which_is_half_way_in_the_weights(tmp_path:
 
 
 def test_a_running_average_a_way_back_and_a_kill_go_together(tmp_path: Path) -> None:
-    options = {**EMA, **back(0.3)}
+    options: dict[str, Any] = {**EMA, **back(0.3)}
     whole = small("classify", dropout=0.2)
     fit(whole, tmp_path / "whole", **options)
     killed_before(5, small("classify", dropout=0.2), tmp_path / "killed", **options)

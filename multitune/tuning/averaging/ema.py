@@ -33,9 +33,10 @@ class Ema:
             averages = [self.averages[entry.name] for entry in entries]
             weights = [entry.parameter.detach() for entry in entries]
             if left == 0:
-                torch._foreach_copy_(averages, weights)
+                for average, weight in zip(averages, weights, strict=True):
+                    average.copy_(weight)
             else:
-                torch._foreach_lerp_(averages, weights, 1 - left)
+                torch._foreach_lerp_(averages, weights, 1 - left)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
 
     def wear(self) -> None:
         """Put the averages in the weights' place."""
