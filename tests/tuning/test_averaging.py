@@ -77,7 +77,8 @@ def test_the_running_average_is_that_of_a_loop_by_hand(
         decay = min(0.8, (1 + taken) / (10 + taken)) if warmup else 0.8
         expected = {name: torch.lerp(tensor, plain[step][name], 1 - decay) for name, tensor in expected.items()}
     family = small("classify")
-    outcome = fit(family, tmp_path, **{"average.ema": {"decay": 0.8, "start": start, "warmup": warmup}})
+    ema: dict[str, Any] = {"average.ema": {"decay": 0.8, "start": start, "warmup": warmup}}
+    outcome = fit(family, tmp_path, **ema)
     assert equal(family, expected)
     assert "the average up to step 8" in outcome.summary
 
@@ -197,7 +198,7 @@ def test_a_killed_run_ends_with_the_same_soup(tmp_path: Path, step: int) -> None
     """Also where it was killed at its end, in the middle of choosing."""
 
     def watch(family: Small) -> dict[str, float]:
-        return {"valid/loss": float(family.head["out"].weight.detach().abs().sum())}
+        return {"valid/loss": float(family.get_parameter("head.out.weight").detach().abs().sum())}
 
     options: dict[str, Any] = {"evaluate_every": 2, "keep": 1, **soup(best=2)}
     whole = small("classify", dropout=0.2)
