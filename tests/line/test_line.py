@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import multitune
-from multitune.core.errors import RunError
+from multitune.core.errors import RecipeError, RunError
 from multitune.core.result import Result
 from multitune.models.predictor import plain
 from tests.line.lines import SHAPES, bits, recipe
@@ -47,10 +48,33 @@ def test_a_folder_of_another_request_is_refused_with_the_difference(trained: tup
         multitune.train(recipe(shape, seed=5), run=folder)
 
 
-def test_evaluating_the_artifact_gives_the_figures_of_the_run(trained: tuple[str, Path, Result]) -> None:
+def test_evaluating_the_artifact_gives_the_figures_of_the_run_and_its_page(trained: tuple[str, Path, Result]) -> None:
     _, folder, result = trained
-    again = multitune.evaluate(folder)
+    page = folder.parent / "again.html"
+    again = multitune.evaluate(folder, report=page)
     assert {name: value for name, value in result.figures.items() if name.startswith("test/")} == dict(again.figures)
+    assert again.paths["report"] == page
+    assert sections(page) == sections(folder / "report.html")
+
+
+def test_a_run_ends_with_a_page_of_its_curves_figures_rows_and_plan(trained: tuple[str, Path, Result]) -> None:
+    shape, folder, result = trained
+    assert result.paths["report"] == folder / "report.html"
+    wanted = {"findings", "figures", "curves", "worst", "ledger", "plan"}
+    assert sections(folder / "report.html") >= (wanted | {"confusion"} if shape == "classifies" else wanted)
+    text = (folder / "report.html").read_text("utf-8")
+    assert [told for told in ("Gradient norm", "Update to weight", "data:image/", "<polyline") if told not in text] == []
+
+
+def test_a_page_that_is_to_lie_where_a_folder_is_is_refused(trained: tuple[str, Path, Result]) -> None:
+    _, folder, _ = trained
+    with pytest.raises(RecipeError, match=r"--report: .* is no file"):
+        multitune.evaluate(folder, report=folder)
+
+
+def sections(page: Path) -> set[str]:
+    """The sections of a page, by their ids."""
+    return set(re.findall(r'<section id="(\w+)">', page.read_text("utf-8")))
 
 
 def test_what_predict_says_of_a_row_is_what_was_evaluated(trained: tuple[str, Path, Result]) -> None:
