@@ -120,3 +120,10 @@ def test_plain_transformers_reads_what_the_card_says_it_reads(tuned: Made) -> No
     folders = re.findall(r'AutoModel\.from_pretrained\("PATH/([\w/]+)"\)', text)
     assert sorted(folders) == ["towers/caption", "towers/image"]
     assert all(AutoModel.from_pretrained(tuned.artifact.folder / folder).num_parameters() > 0 for folder in folders)
+
+
+def test_a_tower_of_our_own_is_not_said_to_be_one_of_transformers(tuned: Made) -> None:
+    values = {**PLAN.values, "model.towers.image.from": Value("plug-in vit", "recipe")}
+    text = model_card(facts_of(tuned), replace(PLAN, values=values), STORY, folders=["towers/image", "lm"], versions={})
+    assert 'AutoModel.from_pretrained("PATH/lm")' in text
+    assert "PATH/towers/image" not in text

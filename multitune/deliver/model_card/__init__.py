@@ -29,7 +29,7 @@ def model_card(facts: Facts, plan: Plan, story: Story, *, folders: Collection[st
     found = sort(Report("test", 0, facts.figures, story.primary))
     sections = (
         _parts(facts),
-        _use(facts, folders),
+        _use(facts, plan, folders),
         _data(facts, plan, story),
         _procedure(facts, plan, story),
         _figures(found),
@@ -48,10 +48,15 @@ def _head(facts: Facts, plan: Plan) -> Iterator[str]:
     reads = ", ".join(f"{name} ({need.modality})" for name, need in facts.needs.parts.items())
     gives = ", ".join(f"{name} ({need.modality})" for name, need in facts.needs.answers.items()) or "an embedding of each part"
     yield f"A `{facts.family.name}` for {facts.task}, fine-tuned with multitune {facts.multitune}. It reads {reads}; it gives {gives}."
-    bases = [f"{_cell(value.value)}" for name, value in plan.values.items() if name.startswith("model.") and name.endswith(".from")]
+    bases = [_cell(plan[name]) for name in _origins(plan)]
     if bases:
         yield f"It was made from {', '.join(bases)}."
     yield ""
+
+
+def _origins(plan: Plan) -> list[str]:
+    """The names of the plan's values that say where a model came from."""
+    return [name for name in plan.values if name.startswith("model.") and name.endswith(".from")]
 
 
 def _parts(facts: Facts) -> Iterator[str]:
@@ -68,7 +73,7 @@ def _parts(facts: Facts) -> Iterator[str]:
             f"{len(need.labels)} classes: {shown}{more}" if need.labels else "in the units of the data" if need.modality == "number" else ""
         )
         rows.append((f"`{name}`", need.modality, "given", told))
-    yield from _table(("name", "modality", "", ""), rows)
+    yield from _table(("name", "modality", "role", "values"), rows)
 
 
 def _range(need: AnswerNeed) -> str:
@@ -80,7 +85,7 @@ def _range(need: AnswerNeed) -> str:
     return f"{len(need.labels)} classes: {shown}{more}" if need.labels else ""
 
 
-def _use(facts: Facts, folders: Collection[str]) -> Iterator[str]:
+def _use(facts: Facts, plan: Plan, folders: Collection[str]) -> Iterator[str]:
     given = ", ".join(f'"{spec.column or name}": {EXAMPLES.get(spec.modality, "...")}' for name, spec in facts.parts.items())
     answer = next(iter(facts.needs.answers), next(iter(facts.needs.parts), ""))
     yield "## How to use it"
@@ -95,13 +100,14 @@ def _use(facts: Facts, folders: Collection[str]) -> Iterator[str]:
     yield ""
     yield "Or `multitune predict PATH data=rows.jsonl --out answers.parquet`, and `multitune evaluate PATH data=rows.jsonl` to measure it."
     yield ""
-    if folders:
+    own = {f"towers/{name.split('.')[2]}" for name in _origins(plan) if str(plan[name]).startswith("plug-in")}
+    if set(folders) - own:
         yield "Plain Transformers reads each of its models" + (", without their adapters" if facts.adapters else "") + ":"
         yield ""
         yield "```python"
-        yield "from transformers import AutoModel"
+        yield "from transformers import AutoModel  # or the class that a config.json names"
         yield ""
-        yield from (f'AutoModel.from_pretrained("PATH/{folder}")' for folder in sorted(folders))
+        yield from (f'AutoModel.from_pretrained("PATH/{folder}")' for folder in sorted(set(folders) - own))
         yield "```"
         yield ""
     if facts.adapters:
@@ -116,7 +122,7 @@ def _data(facts: Facts, plan: Plan, story: Story) -> Iterator[str]:
     rows = [("source", source) for source in sources(plan)]
     rows += [(f"rows of {split}", f"{plan[f'data.rows.{split}']:,}") for split in SPLITS if f"data.rows.{split}" in plan.values]
     rows += [(name, str(plan[f"data.{name}"])) for name in ("split", "missing") if f"data.{name}" in plan.values]
-    yield from _table(("", ""), rows)
+    yield from _table(("data", "value"), rows)
     lost = ", ".join(f"{count:,} {fate}" for fate, count in story.rows.items())
     yield f"Of these rows: {lost}; the run's ledger names each with its cause." if lost else "Every row was used as it was."
     yield ""
@@ -128,7 +134,7 @@ def _procedure(facts: Facts, plan: Plan, story: Story) -> Iterator[str]:
     rows = [(name, _cell(plan[name])) for name in PROCEDURE if name in plan.values and plan[name] not in ("", {}, None)]
     rows += [("steps", f"{story.steps:,}, the weights are those of step {story.best_step:,}")] if story.steps else []
     rows += [("averaged", _cell(facts.averaged))] if facts.averaged else []
-    yield from _table(("", ""), rows)
+    yield from _table(("plan", "value"), rows)
     moves = plan.tables.get("moves", ())
     if len(moves) > 1:
         heading, *body = moves
@@ -196,7 +202,7 @@ def _environment(facts: Facts, plan: Plan, story: Story, versions: Mapping[str, 
     yield ""
     rows = [("device", story.device), ("seconds of training", f"{story.seconds:,.0f}")] if story.device else []
     rows += [("multitune", facts.multitune), *versions.items()]
-    yield from _table(("", ""), rows)
+    yield from _table(("what", "value"), rows)
 
 
 def _table(heading: Sequence[str], rows: Sequence[Sequence[Any]]) -> Iterator[str]:
@@ -217,7 +223,9 @@ def _told(value: float | None) -> str:
 
 
 def _cell(value: object) -> str:
-    """Text that cannot break out of its cell of a table, nor become markup."""
+    """Text that cannot break out of its cell of a table, nor become markup; a mapping as `name: value, name: value`."""
+    if isinstance(value, Mapping):
+        value = ", ".join(f"{name}: {inner}" for name, inner in value.items())
     return " ".join(str(value).replace("|", "\\|").replace("<", "&lt;").replace("`", "'").split())
 
 

@@ -92,7 +92,7 @@ def interval(value: float, low: float, high: float, *, beside: Iterable[float], 
         tag("line", x1=5, x2=145, y1=9, y2=9, class_="grid"),
         tag("line", x1=axis.at(low), x2=axis.at(high), y1=9, y2=9, class_="interval"),
         marks,
-        tag("circle", cx=axis.at(value), cy=9, r=3.5, class_="dot"),
+        tag("circle", cx=axis.at(value), cy=9, r=2.4, class_="dot"),
         viewBox="0 0 150 18",
         role="img",
     )

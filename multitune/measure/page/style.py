@@ -52,7 +52,7 @@ td svg { width: 150px; }
 svg text { fill: var(--soft); font-size: 11px; font-family: inherit; font-variant-numeric: tabular-nums; }
 svg .grid { stroke: var(--line); } svg .axis { stroke: var(--soft); } svg .mark { stroke: var(--soft); stroke-dasharray: 2 3; }
 svg .line { fill: none; stroke-width: 1.8; stroke-linejoin: round; }
-svg .interval { stroke: var(--c0); stroke-width: 5; opacity: 0.35; } svg .dot { fill: var(--c0); }
+svg .interval { stroke: var(--c0); stroke-width: 8; opacity: 0.4; } svg .dot { fill: var(--c0); }
 svg .beside { fill: var(--paper); stroke: var(--soft); }
 .c0 { stroke: var(--c0); } .c1 { stroke: var(--c1); } .c2 { stroke: var(--c2); } .c3 { stroke: var(--c3); }
 .c4 { stroke: var(--c4); } .c5 { stroke: var(--c5); } .c6 { stroke: var(--c6); } .c7 { stroke: var(--c7); }
