@@ -89,8 +89,8 @@ def _trained(recipe: Recipe, run: RunDir, ranks: Ranks, ledger: Ledger, started:
         return Result(ok=True, figures={"steps": float(outcome.step)})
     wanted, extremes = recipe.evaluate, Extremes(planned.data.needs)
     chosen = thresholds.choose(judge, predictor(), examples["valid"])
-    asked = {"baselines": wanted.baselines, "ablations": wanted.ablations}
-    measured = judge.evaluate(predictor(chosen), examples["test"], **asked, extremes=extremes)
+    judged = predictor(chosen)
+    measured = judge.evaluate(judged, examples["test"], baselines=wanted.baselines, ablations=wanted.ablations, extremes=extremes)
     report = thresholds.told(measured, chosen, examples["valid"]).beside(untuned)
     artifact = save(
         line.family,
