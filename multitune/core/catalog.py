@@ -45,6 +45,7 @@ KINDS: Mapping[str, str] = {
     "optimizer": "tuning.optimizers",
     "control": "tuning.controls",
     "engine": "tuning.engines",
+    "tracker": "tuning.trackers",
     "metric": "measure.metrics",
     "check": "measure.checks",
     "format": "deliver.formats",

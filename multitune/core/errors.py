@@ -12,6 +12,7 @@ MultituneError
 └── Fault                exit 3: the machine or the numbers
     ├── NonFiniteError   a loss or a gradient that is not finite; names the samples
     ├── StateError       no checkpoint verifies
+    ├── TrackerError     a tool that shows figures cannot be reached or refuses them
     └── HungError        exit 75: something stopped answering; try again
 Stopped (BaseException)  exit 130 or 143: Ctrl-C or SIGTERM, after a checkpoint
 """
@@ -85,6 +86,10 @@ class NonFiniteError(Fault):
 
 class StateError(Fault):
     """No checkpoint of the run verifies."""
+
+
+class TrackerError(Fault):
+    """A tool that shows figures cannot be reached, or refuses them; no run ends by it."""
 
 
 class HungError(Fault):

@@ -290,6 +290,19 @@ class Control(Protocol):
     def decide(self, state: Mapping[str, Any], *, step: int, figures: Mapping[str, float]) -> tuple[Mapping[str, Any], Decision]: ...
 
 
+class Tracker(Protocol):
+    """`build(options, *, folder, name, after, config) -> Tracker`: where figures go besides `events.jsonl`; on the main process alone.
+
+    folder: its own, in the run's. name: the run's. after: the step that the run goes on from, 0 at its start. config: the plan's values.
+    The module may state `PACKAGE`, what has to be installed. Nothing that it raises ends a run. where: what people open.
+    """
+
+    where: str
+
+    def write(self, values: Mapping[str, float], *, step: int) -> None: ...
+    def close(self) -> None: ...
+
+
 # --------------------------------------------------------------------------------------- measure and deliver: plug-ins
 
 

@@ -61,6 +61,7 @@ class TrainSpec(Strict):
     early_stop: EarlyStop | None = None
     plateau: Plateau | None = None
     statistics_every: int = Field(default=20, ge=0, description="steps between two looks at norms, updates, shares, times; 0: never")
+    trackers: tuple[Component, ...] = Field(default=(), description="where figures go besides events.jsonl: tensorboard, wandb, mlflow")
     engine: Component = Component(name="accelerate")
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     threads: int = Field(default=0, ge=0, description="compute threads; 0: the machine's cores")

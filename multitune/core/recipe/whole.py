@@ -26,7 +26,7 @@ from multitune.core.store import canonical
 
 MAX_BYTES = 1 << 20
 # What binds speed, or how much may be lost before a run stops: it may be changed when a run goes on.
-CHANGEABLE = {"train": ("workers", "prefetch", "checkpoint_every", "keep", "statistics_every"), "data": ("max_loss",)}
+CHANGEABLE = {"train": ("workers", "prefetch", "checkpoint_every", "keep", "statistics_every", "trackers"), "data": ("max_loss",)}
 
 
 class Recipe(Strict):

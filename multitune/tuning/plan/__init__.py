@@ -13,6 +13,7 @@ from multitune.core.protocols import Control, Loss, Needs, TaskPreset
 from multitune.core.recipe import Recipe, TrainSpec, TuningRow, steps_of
 from multitune.models.anatomy import Anatomy
 from multitune.tuning import averaging
+from multitune.tuning.events import tracking
 from multitune.tuning.plan.batches import Batches, batch_arithmetic, compute_threads, device_of, loader_workers
 from multitune.tuning.plan.doubts import doubts, refuse, refuse_scalars, refuse_watched
 from multitune.tuning.plan.optimizing import optimizer_plugin, optimizer_values, state_bytes
@@ -71,7 +72,7 @@ def state(
     moving, every = sum(move.moving for move in moves), values["train.evaluate_every"].value
     values |= averaging.state(recipe, steps=batches.steps, every=every, moving=moving, table=table)
     values |= reference_bytes(recipe, anatomy, moves)
-    findings = (*doubts(batches, table, moves, loss, random), *pulls(recipe, anatomy))
+    findings = (*doubts(batches, table, moves, loss, random), *pulls(recipe, anatomy), *tracking.missing(recipe.train.trackers))
     told = {"moves": moves_table(recipe, moves, batches.steps), "strategy": phases_table(when, phases, lr=recipe.train.lr)}
     return TuningOutline(anatomy, values, {name: rows for name, rows in told.items() if rows}, findings)
 
@@ -135,6 +136,7 @@ def _train(recipe: Recipe, batches: Batches, moves: list[Moves]) -> dict[str, Va
         "train.workers": Value(loader_workers(recipe), "machine" if train.workers < 0 else "recipe", "speed"),
         **stated("train", train, ("keep", "prefetch"), binds="speed"),
         **(stated("train", train, ("statistics_every",), binds="speed") if given("statistics_every") else {}),
+        **tracking.state(train.trackers),
         "moves.parameters": Value(moving, "derived", "nothing", note=f"of {sum(move.total for move in moves):,}, and what is inserted"),
         "moves.optimizer_bytes": Value(state, "derived", "nothing", note=optimizer.module.STATE),
         "moves.checkpoint_bytes": Value(state + moving * BYTES_PER_NUMBER, "derived", "nothing", note="each"),

@@ -68,6 +68,8 @@ class Accelerate:
         with closing(loop), Asked() as asked, Bar(total=total, done=loop.done, main=ranks.main) as bar:
             if loop.done:
                 bar.say(f"went on from {loop.place()}")
+            for finding in loop.tracking.findings:
+                bar.say(finding.line())
             loop.look(asked)
             batches = loader.steps(loop.done, total) if loop.done < total and not loop.stopped_by else iter(())
             for batch in batches:

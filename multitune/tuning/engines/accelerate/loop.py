@@ -19,6 +19,7 @@ from multitune.tuning import checkpoint, events, optimizer
 from multitune.tuning.averaging import Averaging, Ended
 from multitune.tuning.engines.accelerate.pacing import Pacing
 from multitune.tuning.events import Events, Probe
+from multitune.tuning.events.tracking import Tracking
 from multitune.tuning.gradients import Gradients
 from multitune.tuning.plan import statistics_every
 from multitune.tuning.plan.optimizing import optimizer_of
@@ -112,6 +113,7 @@ class Loop:
         self._resume()
         self.ranks.share([*(p.data for p in self.family.parameters()), *self.scope.buffers().values(), *self.averaging.averages.values()])
         self.events = Events(self.run.folder / "events.jsonl", after=self.done) if self.ranks.main else None
+        self.tracking = Tracking.of(plan, self.run, after=self.done) if self.ranks.main else Tracking()
         self._started, self._first = time.monotonic(), self.done
 
     @property
@@ -208,13 +210,14 @@ class Loop:
         speed = self.done / max(seconds, 1e-9)
         ended = self._averaged(best, asked)
         drift = self.start.drift(self.scope) if self.start else {}
-        figures, findings = {**self.best_figures, **drift}, (*self.findings, *told(drift))
+        figures, findings = {**self.best_figures, **drift}, (*self.findings, *told(drift), *self.tracking.findings)
         return Outcome(self.done, best, figures, self.stopped_by, seconds, speed, findings, self._first, ended.text, ended.facts)
 
     def close(self) -> None:
         """Close the events."""
         if self.events is not None:
             self.events.close()
+        self.tracking.close()
 
     def _evaluate(self, asked: Asked) -> None:
         whole, best, stop, phase = self.ranks.from_main(self._judged(asked) if self.ranks.main else [0, 0, 0, 0])
@@ -276,6 +279,7 @@ class Loop:
     def _say(self, values: Mapping[str, float]) -> None:
         if self.events is not None:
             self.events.write(values, step=self.done, seconds=self.seconds)
+            self.tracking.write(values, step=self.done)
 
     def _facts(self) -> dict[str, Any]:
         return {
