@@ -23,13 +23,14 @@ if TYPE_CHECKING:
     from multitune.verbs.inspect import inspect
     from multitune.verbs.plan import plan
     from multitune.verbs.predict import predict
+    from multitune.verbs.push import push
     from multitune.verbs.render import render
     from multitune.verbs.runs import runs
     from multitune.verbs.schema import schema
     from multitune.verbs.train import train
 
 __version__ = "0.1.0"
-__all__ = ["doctor", "evaluate", "init", "inspect", "load", "plan", "predict", "register", "render", "runs", "schema", "train"]
+__all__ = ["doctor", "evaluate", "init", "inspect", "load", "plan", "predict", "push", "register", "render", "runs", "schema", "train"]
 
 _HOMES = {
     "doctor": ("multitune.verbs.doctor", "doctor"),
@@ -39,6 +40,7 @@ _HOMES = {
     "load": ("multitune.deliver.artifact", "open_artifact"),
     "plan": ("multitune.verbs.plan", "plan"),
     "predict": ("multitune.verbs.predict", "predict"),
+    "push": ("multitune.verbs.push", "push"),
     "register": ("multitune.core.catalog", "register"),
     "render": ("multitune.verbs.render", "render"),
     "runs": ("multitune.verbs.runs", "runs"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import itertools
+import os
 import signal
 import sys
 import types
@@ -17,13 +18,14 @@ import typer
 
 ABOUT = "multitune fine-tunes multimodal transformers, from raw data to a served model."
 PLUGIN = "a Python file with a plug-in of yours"
+COMPLETING = "_MULTITUNE_COMPLETE"  # set by a shell that asks what a line may go on with
 VERBS = Path(__file__).resolve().parent / "verbs"
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run `multitune ARGUMENTS` and leave with its exit code."""
     given = sys.argv[1:] if arguments is None else arguments
-    asked, plugins = _verb_and_plugins(given)
+    asked, plugins = _verb_and_plugins(given or _words_to_complete())
     if plugins:
         _guarded(lambda: _register(plugins), as_json="--json" in given)
     app(asked)(args=given, prog_name="multitune")
@@ -31,14 +33,14 @@ def main(arguments: list[str] | None = None) -> None:
 
 def app(asked: str) -> typer.Typer:
     """The application: the verb that is asked for with all its options, the others by the first line of their files."""
-    made = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, help=ABOUT)
+    made = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, help=ABOUT)
     made.callback()(_no_verb)
     for name, summary in summaries().items():
         if name == asked:
             made.command(name, help=_help_of(name))(_command(name))
         else:
             made.command(name, help=summary)(_unasked)
-    if asked and asked not in summaries():
+    if asked and asked not in summaries() and COMPLETING not in os.environ:
         _third_party(made, asked)
     return made
 
@@ -56,6 +58,47 @@ def _verb_and_plugins(given: list[str]) -> tuple[str, list[Path]]:
         elif not asked and not word.startswith("-"):
             asked = word
     return asked, plugins
+
+
+def _words_to_complete() -> list[str]:
+    """What stands on the line that a shell asks to complete; empty where none asks."""
+    line = os.environ.get("_TYPER_COMPLETE_ARGS") or os.environ.get("COMP_WORDS", "")
+    return line.split()[1:] if COMPLETING in os.environ else []
+
+
+def _recipes(incomplete: str) -> list[str]:
+    """Recipes and folders that a path may go on to."""
+    return _paths(incomplete, {".yaml", ".yml"})
+
+
+def _runs(incomplete: str) -> list[str]:
+    """Folders, those of runs among them."""
+    return _paths(incomplete, set()) or _paths(f"runs/{incomplete}", set())
+
+
+def _paths(incomplete: str, endings: set[str]) -> list[str]:
+    home, start = os.path.split(incomplete)
+    try:
+        with os.scandir(home or ".") as found:
+            entries = [entry for entry in found if entry.name.startswith(start) and (start or not entry.name.startswith("."))]
+    except OSError:
+        return []
+    folders = [os.path.join(home, entry.name) + "/" for entry in entries if entry.is_dir()]
+    return sorted([os.path.join(home, entry.name) for entry in entries if Path(entry.name).suffix in endings] + folders)
+
+
+def _fields(incomplete: str) -> list[str]:
+    """The fields of a recipe, as overrides name them: `train.lr=`."""
+    recipe = importlib.import_module("multitune.core.recipe").Recipe
+    found: list[str] = []
+    for name, field in recipe.model_fields.items():
+        inner = getattr(field.annotation, "model_fields", {})
+        sections = {} if "options" in inner else inner  # a component has a name and options of its own
+        found += [f"{name}.{one}=" for one in sections] or [f"{name}="]
+    return [path for path in found if path.startswith(incomplete)]
+
+
+COMPLETIONS: dict[str, Callable[[str], list[str]]] = {"recipe": _recipes, "overrides": _fields, "artifact": _runs, "folders": _runs}
 
 
 def _register(plugins: list[Path]) -> None:
@@ -120,7 +163,7 @@ def _parameter(name: str, field: Any) -> inspect.Parameter:
     kind = _plain_type(field.annotation)
     default = inspect.Parameter.empty if field.is_required() else field.get_default(call_default_factory=True)
     if extra.get("positional"):
-        made = typer.Argument(help=field.description, metavar=extra.get("metavar"))
+        made = typer.Argument(help=field.description, metavar=extra.get("metavar"), autocompletion=COMPLETIONS.get(name))
         default = list(default) if isinstance(default, tuple) else default
         return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, made])
     return _flag(name, field.description or "", kind, default)

@@ -19,6 +19,7 @@ from multitune.core.store import hash_file, key
 SEAL = "artifact.json"
 MAX_SEAL = 64 << 20
 COPY_AGAIN = "Copy the artifact again, or train it again."
+OF_THE_HUB = (".gitattributes", ".cache")  # what a hub and its downloads put beside; nothing of it is read
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npy", ".npz", ".joblib", ".h5", ".keras", ".msgpack")
 _PROGRAMS = (".py", ".pyc", ".so", ".dll", ".dylib", ".sh", ".exe")
 
@@ -49,7 +50,7 @@ def opened(folder: Path, name: str) -> dict[str, Any]:
         raise ArtifactError(str(folder), "there is no such folder.", "Name an artifact's folder.")
     body = _read(folder / name)
     listed = body["files"]
-    found = {path.relative_to(folder).as_posix(): path for path in _files(folder)}
+    found = {path.relative_to(folder).as_posix(): path for path in _files(folder, besides=OF_THE_HUB)}
     del found[name]
     for path in sorted(listed.keys() - found.keys()):
         raise ArtifactError(str(folder / path), "is missing.", COPY_AGAIN)
@@ -64,13 +65,15 @@ def opened(folder: Path, name: str) -> dict[str, Any]:
     return body
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    """Every file below, in order.
+def _files(folder: Path, *, besides: tuple[str, ...] = ()) -> Iterator[Path]:
+    """Every file below, in order. besides: names in the folder itself that are passed over.
 
     Raises: ArtifactError for a link or anything that is neither file nor folder: it could lead out of the folder.
     """
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         path = Path(entry.path)
+        if entry.name in besides:
+            continue
         mode = entry.stat(follow_symlinks=False).st_mode
         if stat.S_ISDIR(mode):
             yield from _files(path)

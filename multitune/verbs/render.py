@@ -1,7 +1,7 @@
-"""Write a recipe out with every default, each value with where it comes from; read back, it asks for the same.
+"""Write a recipe out with every default and its origin.
 
 `multitune render recipe.yaml train.lr=1e-3 > whole.yaml`. Origins are [recipe], [command line], [task] (the task's choice), [default].
-What would contradict a stated value (`steps` beside `epochs`) stands as a comment. Plug-ins are written with their options.
+Read back, it asks for the same. What would contradict a stated value (`steps` beside `epochs`) stands as a comment.
 """
 
 from __future__ import annotations

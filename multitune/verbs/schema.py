@@ -1,7 +1,8 @@
-"""Write the JSON Schema of recipes, with every plug-in and its options, for editors that complete and check YAML.
+"""Write the JSON Schema of recipes, for editors.
 
-`multitune schema --out recipe.schema.json`, then `# yaml-language-server: $schema=recipe.schema.json` as a recipe's first line. Plug-ins
-of installed packages and of `--plugin FILE` are in it. What only the data or the model can tell is left to `multitune plan`.
+`multitune schema --out recipe.schema.json`, then `# yaml-language-server: $schema=recipe.schema.json` as a recipe's first line: fields,
+plug-ins and their options are completed and checked. Plug-ins of installed packages and of `--plugin FILE` are in it. What only the data
+or the model can tell is left to `multitune plan`.
 """
 
 from __future__ import annotations

@@ -163,3 +163,38 @@ def test_a_cache_that_cannot_be_written_is_a_fault_of_the_machine(tmp_path: Path
     assert shown.returncode == 3
     assert "cannot be written (Not a directory)" in shown.stderr
     assert "Traceback" not in shown.stderr
+
+
+def completed(line: str, cwd: Path) -> list[str]:
+    """What a shell is offered for the last word of a line."""
+    words = line.split(" ")
+    told = {"_MULTITUNE_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
+    shown = run(cwd=cwd, **told)
+    assert shown.stderr == ""
+    return shown.stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("multitune do", ["doctor"]),
+        ("multitune train my", ["my.yaml", "mine/"]),
+        ("multitune train my.yaml --fr", ["--fresh"]),
+        ("multitune plan my.yaml train.l", ["train.lr="]),
+        ("multitune evaluate mi", ["mine/"]),
+    ],
+)
+def test_a_shell_completes_verbs_options_recipes_and_fields(line: str, offered: list[str], tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "my.yaml").touch()
+    (tmp_path / "my.txt").touch()
+    assert completed(line, tmp_path) == offered
+
+
+def test_completion_imports_no_torch(tmp_path: Path) -> None:
+    script = "import sys; from multitune.cli import main\ntry: main([])\nexcept SystemExit: print('torch' in sys.modules)"
+    told = {"_MULTITUNE_COMPLETE": "complete_bash", "COMP_WORDS": "multitune train --f", "COMP_CWORD": "2"}
+    shown = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False, env={**os.environ, **told}, cwd=tmp_path
+    )
+    assert shown.stdout.splitlines()[-1] == "False"

@@ -1,5 +1,6 @@
-"""Look for what would spoil a run: versions that do not fit, cores, memory, disk, encodings; then try ten seconds of training.
+"""Look for what would spoil a run, and try one.
 
+Looked at are versions that do not fit, cores, memory, disk and encodings; then ten seconds of training are tried.
 Each finding says what would do. The exit code is 1 where one is as severe as `--severity` asks (error by default). `--quick` leaves the
 trial out. Nothing is downloaded, and nothing is left behind.
 """

@@ -1,4 +1,4 @@
-"""Look at a folder or a table, say what is seen, and write a recipe with a comment to each choice.
+"""Look at a folder or a table and write a recipe for it, a comment to each choice.
 
 `multitune init photos/` for a folder with a folder for each class, `multitune init rows.csv` for a table (JSONL, CSV, TSV, Parquet) with
 paths, texts, labels or numbers. Every guess is shown with what it rests on and stands in the recipe, where it can be edited. What could
