@@ -1,11 +1,12 @@
 """MLflow: a store of files in `trackers/mlflow` of the run's folder, or the server that `uri` names.
 
-`mlflow ui --backend-store-uri FOLDER` shows the files. A resumed run goes on as the same MLflow run.
+`mlflow ui --backend-store-uri FOLDER` shows the files; `train/gradient_norm/image` is `train/gradient_norm.image` there. A resumed run goes on as the same MLflow run.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,7 +60,7 @@ class MLflow:
     def write(self, values: Mapping[str, float], *, step: int) -> None:
         """A point on each curve."""
         with _told():
-            self._tracker.log(dict(values), step=step)
+            self._tracker.log({_name(name): value for name, value in values.items()}, step=step)
 
     def close(self) -> None:
         """End the MLflow run."""
@@ -70,6 +71,12 @@ class MLflow:
 def build(options: Options, *, folder: Path, name: str, after: int, config: Mapping[str, str | float]) -> Tracker:
     """The tracker of a run."""
     return MLflow(options, folder, name, config)
+
+
+def _name(name: str) -> str:
+    """A figure's name as the store of files takes it, where `train/loss` cannot be a file and a folder: `train/loss.label`."""
+    first, slash, rest = name.partition("/")
+    return re.sub(r"[^\w.\- :/]", "_", first + slash + rest.replace("/", "."))
 
 
 @contextmanager
