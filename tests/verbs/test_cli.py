@@ -178,7 +178,7 @@ def completed(line: str, cwd: Path) -> list[str]:
     ("line", "offered"),
     [
         ("multitune do", ["doctor"]),
-        ("multitune train my", ["my.yaml", "mine/"]),
+        ("multitune train m", ["mine/", "my.yaml"]),
         ("multitune train my.yaml --fr", ["--fresh"]),
         ("multitune plan my.yaml train.l", ["train.lr="]),
         ("multitune evaluate mi", ["mine/"]),
