@@ -1,6 +1,7 @@
 """MLflow: a store of files in `trackers/mlflow` of the run's folder, or the server that `uri` names.
 
-`mlflow ui --backend-store-uri FOLDER` shows the files; `train/gradient_norm/image` is `train/gradient_norm.image` there. A resumed run goes on as the same MLflow run.
+`mlflow ui --backend-store-uri FOLDER` shows the files, where `train/gradient_norm/image` is `train/gradient_norm.image`. A resumed run
+goes on as the same MLflow run.
 """
 
 from __future__ import annotations
