@@ -21,6 +21,7 @@ from multitune.data.decode import modality, opened, read_as
 from multitune.data.modalities import image
 from multitune.data.sample import sample
 from multitune.data.workers import Memo
+from multitune.measure.page.media import Media
 from multitune.models.prepare import TowerPreparer
 from multitune.models.signals import ImageSignal
 from tests.data.plain import recipe
@@ -40,6 +41,12 @@ class Numbers:
 
     def decode(self, value: Any) -> np.ndarray:
         return np.array([float(word) for word in (value.split(self.separator) if isinstance(value, str) else value)])
+
+    def write(self, value: np.ndarray) -> str:
+        return self.separator.join(map(str, value.tolist()))
+
+    def synthesize(self, seed: int) -> np.ndarray:
+        return np.full(seed + 1, 0.5)
 
 
 class Negative(image.Images):
@@ -98,3 +105,8 @@ def test_one_file_read_as_two_modalities_is_remembered_as_two(tmp_path: Path) ->
 def test_what_is_read_under_other_options_is_another_reading() -> None:
     left, right = (sample({"curve": "1"}, {"curve": spec(separator)}, id="a").parts["curve"] for separator in ";|")
     assert read_as(left) != read_as(right)
+
+
+def test_what_is_no_picture_and_no_sound_is_shown_on_the_page_as_its_cell() -> None:
+    part = sample({"curve": "1;2.5"}, {"curve": spec(";")}, id="a").parts["curve"]
+    assert "1.0;2.5" in str(Media().show(part))

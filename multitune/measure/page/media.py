@@ -12,8 +12,8 @@ import soxr
 from numpy.typing import NDArray
 from PIL import Image
 
-from multitune.core.protocols import Part, Sound
-from multitune.data.decode import BadPart, opened
+from multitune.core.protocols import CellModality, Part, Sound
+from multitune.data.decode import BadPart, modality, opened
 from multitune.measure.page.markup import Markup, tag
 from multitune.measure.page.words import say
 
@@ -36,10 +36,13 @@ class Media:
             value = opened(part).value
         except BadPart as bad:
             return tag("small", say("unshowable"), f": {bad.cause}")
-        if isinstance(value, np.ndarray):
+        if isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.ndim in (3, 4) and value.shape[-1] == 3:
             return self._picture(value[len(value) // 2] if value.ndim == 4 else value)
         if isinstance(value, Sound):
             return self._sound(value)
+        kind = modality(part.modality, part.options)
+        if isinstance(kind, CellModality):
+            value = kind.write(value)
         return tag("div", clipped(f"{value:.6g}" if isinstance(value, float) else str(value)))
 
     def _picture(self, pixels: NDArray[np.uint8]) -> Markup:
