@@ -94,6 +94,15 @@ class Warm(nn.Module):
         return {name: self.factor * value for name, value in self.inner.sums(outputs, batch).items()}
 
 
+def test_what_a_loss_learns_does_not_decay_whatever_its_shape() -> None:
+    family = small("embed")
+    loss = Warm(family.needs)
+    loss.factor = nn.Parameter(torch.full((2, 2), 0.5))
+    decays = {entry.name: entry.decays for entry in scope_with(family, loss).entries}
+    assert not decays["loss.factor"]
+    assert decays["head.out.weight"]
+
+
 def test_a_pair_loss_may_learn_too() -> None:
     family = small("embed")
     loss, batch = Warm(family.needs), rows(family, 8)
