@@ -151,10 +151,10 @@ def phases_table(found: Sequence[Movement], phases: Sequence[Range], *, lr: floa
     rows = [("", "steps", "moving", "parameters", "inserted", "lr")]
     for place, movement in enumerate(found):
         name = next((f" {one.name}" for one in phases if one.start <= movement.start < one.stop), "")
-        first = (f"{place + 1}{name}", f"{movement.start:,} to {movement.stop:,}")
+        number, steps = f"{place + 1}{name}", f"{movement.start:,} to {movement.stop:,}"
         for top, (size, inserted, rates) in movement.towers.items():
-            rows.append((*first, top, f"{size:,}", f"{inserted:,}", rates_told(rates, lr=lr)))
-            first = ("", "")
+            rows.append((number, steps, top, f"{size:,}", f"{inserted:,}", rates_told(rates, lr=lr)))
+            number, steps = "", ""
     return tuple(rows)
 
 
