@@ -66,13 +66,7 @@ def _parts(facts: Facts) -> Iterator[str]:
         (f"`{name}`", need.modality, "read", f"column `{facts.parts[name].column or name}`; missing: {facts.parts[name].missing}")
         for name, need in facts.needs.parts.items()
     ]
-    for name, need in facts.needs.answers.items():
-        shown = ", ".join(_cell(label) for label in need.labels[:MOST_CLASSES])
-        more = f" and {len(need.labels) - MOST_CLASSES} more (labels.json)" if len(need.labels) > MOST_CLASSES else ""
-        told = (
-            f"{len(need.labels)} classes: {shown}{more}" if need.labels else "in the units of the data" if need.modality == "number" else ""
-        )
-        rows.append((f"`{name}`", need.modality, "given", told))
+    rows += [(f"`{name}`", need.modality, "given", _range(need)) for name, need in facts.needs.answers.items()]
     yield from _table(("name", "modality", "role", "values"), rows)
 
 

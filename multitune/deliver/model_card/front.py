@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 LIBRARY = "multitune"
 # The Hub's names, by what a model reads and gives (modalities, sorted); the Hub has none for the rest.
-PIPELINES = {
+PIPELINES: dict[tuple[tuple[str, ...], tuple[str, ...]], str] = {
     (("image",), ("category",)): "image-classification",
     (("text",), ("category",)): "text-classification",
     (("audio",), ("category",)): "audio-classification",

@@ -5,7 +5,7 @@ Its size does not grow with the rows: figures are counts, curves are thinned, ta
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from multitune.core.finding import Finding, Severity
 from multitune.measure.page.content import Content
@@ -98,7 +98,7 @@ def _card(name: str, found: Sorted) -> Markup:
     return tag("div", tag("small", name), tag("b", number(found.own[name])), tag("small", sure), class_="card")
 
 
-def _findings(findings: tuple[Finding, ...] | list[Finding]) -> Markup:
+def _findings(findings: Sequence[Finding]) -> Markup:
     if not findings:
         return tag("p", say("no_findings"))
     ordered = sorted(findings, key=lambda finding: ORDER.index(finding.severity))

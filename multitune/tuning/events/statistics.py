@@ -84,7 +84,8 @@ class Probe:
         self._seconds["optimizer"] = self._now() - copied
         for tower, tensors in chosen.items():
             size = self._norm(before[tower])
-            torch._foreach_sub_(before[tower], tensors)
+            for then, now in zip(before[tower], tensors, strict=True):
+                then.sub_(now)
             self._found[f"update_ratio/{tower}"] = self._norm(before[tower]) / size
 
     def values(self, shared: Mapping[str, float]) -> dict[str, float]:
@@ -120,7 +121,7 @@ class Probe:
     def _norm(self, tensors: list[Tensor]) -> Tensor:
         if not tensors:
             return torch.zeros((), dtype=torch.float64, device=self.ranks.device)
-        return torch.stack([norm.double() for norm in torch._foreach_norm(tensors)]).square().sum().sqrt()
+        return torch.nn.utils.get_total_norm(tensors).double()
 
     def _now(self) -> float:
         if self.ranks.device.type == "cuda":
