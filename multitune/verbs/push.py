@@ -6,6 +6,7 @@ never sent unencrypted to another machine. What the repository held and the arti
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 from pathlib import Path
@@ -106,8 +107,7 @@ def _sent(api: Any, artifact: Artifact, repo: str, private: bool, revision: str)
 
     Raises: UserError where the hub refuses; Fault where it cannot be reached or fails.
     """
-    from huggingface_hub.errors import HfHubHTTPError, HTTPError
-
+    errors = importlib.import_module("huggingface_hub.errors")
     try:
         api.create_repo(repo, private=private or None, exist_ok=True)
         if revision:
@@ -119,11 +119,11 @@ def _sent(api: Any, artifact: Artifact, repo: str, private: bool, revision: str)
             commit_message=f"{artifact.facts.name}, fine-tuned with multitune {artifact.facts.multitune}",
             delete_patterns="*",
         )
-    except HfHubHTTPError as error:
+    except errors.HfHubHTTPError as error:
         status = error.response.status_code
         if status in REFUSALS:
             raise UserError(repo, f"the hub refuses it ({status}).", REFUSALS[status]) from None
         raise Fault(f"{repo}: the hub answers {status} ({error.response.reason_phrase}). Give the same command again later.") from None
-    except (HTTPError, ConnectionError, TimeoutError) as error:
+    except (errors.HTTPError, ConnectionError, TimeoutError) as error:
         raise Fault(f"{api.endpoint}: cannot be reached ({type(error).__name__}). Check the network and --endpoint.") from None
     return str(done.commit_url)

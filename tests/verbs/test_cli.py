@@ -180,7 +180,7 @@ def completed(line: str, cwd: Path) -> list[str]:
         ("multitune do", ["doctor"]),
         ("multitune train m", ["mine/", "my.yaml"]),
         ("multitune train my.yaml --fr", ["--fresh"]),
-        ("multitune plan my.yaml train.l", ["train.lr="]),
+        ("multitune plan my.yaml train.epo", ["train.epochs="]),
         ("multitune evaluate mi", ["mine/"]),
     ],
 )

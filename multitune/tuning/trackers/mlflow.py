@@ -6,6 +6,7 @@ goes on as the same MLflow run.
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 from collections.abc import Generator, Mapping
@@ -47,10 +48,9 @@ class MLflow:
         self.where = options.uri or str(folder)
         kept = folder / KEPT
         with _told():
-            import mlflow
             from accelerate.tracking import MLflowTracker
 
-            mlflow.set_tracking_uri(options.uri or folder.resolve().as_uri())
+            importlib.import_module("mlflow").set_tracking_uri(options.uri or folder.resolve().as_uri())
             before = kept.read_text("utf-8").strip() if kept.is_file() else None
             self._tracker: Any = MLflowTracker(options.experiment, run_id=before, run_name=name)
             self._tracker.start()
@@ -83,9 +83,8 @@ def _name(name: str) -> str:
 @contextmanager
 def _told() -> Generator[None]:
     """MLflow's own errors as ours."""
-    from mlflow.exceptions import MlflowException
-
+    refused = importlib.import_module("mlflow.exceptions").MlflowException
     try:
         yield
-    except MlflowException as error:
+    except refused as error:
         raise TrackerError(f"mlflow: {str(error).splitlines()[0]}") from None

@@ -5,6 +5,7 @@ With `mode: online` it goes to the server as the run goes; the key is W&B's own 
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -39,10 +40,11 @@ class WandB:
         folder.mkdir(parents=True, exist_ok=True)
         self.where = str(folder) if options.mode == "offline" else options.project
         with _told():
-            import wandb
             from accelerate.tracking import WandBTracker
 
-            settings = wandb.Settings(silent=True, console="off", disable_git=True, save_code=False, x_disable_stats=True)
+            settings = importlib.import_module("wandb").Settings(
+                silent=True, console="off", disable_git=True, save_code=False, x_disable_stats=True
+            )
             more = {"entity": options.entity} if options.entity else {}
             self._tracker: Any = WandBTracker(
                 options.project, dir=str(folder), mode=options.mode, name=name, config=dict(config), settings=settings, **more
@@ -68,9 +70,8 @@ def build(options: Options, *, folder: Path, name: str, after: int, config: Mapp
 @contextmanager
 def _told() -> Generator[None]:
     """W&B's own errors as ours."""
-    import wandb
-
+    refused = importlib.import_module("wandb").Error
     try:
         yield
-    except wandb.Error as error:
+    except refused as error:
         raise TrackerError(f"wandb: {error}") from None

@@ -53,7 +53,7 @@ def recipe_text(name: str, found: Found, columns: Sequence[Column], choice: Choi
         Line(0, "data:"),
         Line(1, f"source: {flow(dict(found.source))}", f"{len(found.rows):,} rows"),
         Line(1, "parts:", "part: modality; what is not right here is mended here"),
-        *(_part(by_name[column], kind, names[column], choice) for column, kind in (choice.inputs | choice.answers).items()),
+        *(_part(by_name[column], kind, names[column], choice) for column, kind in {**choice.inputs, **choice.answers}.items()),
     ]
     if choice.answers:
         lines.append(
