@@ -90,6 +90,10 @@ class SampleList(list[Sample]):
         """One of them."""
         return self[index]
 
+    def column(self, part: str) -> list[str | None]:
+        """A text column of each."""
+        return [one.columns.get(part) for one in self]
+
 
 @dataclass(frozen=True)
 class Made:
