@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from multitune.core.catalog import register
     from multitune.deliver.artifact import open_artifact as load
     from multitune.verbs.doctor import doctor
+    from multitune.verbs.encode import encode
     from multitune.verbs.evaluate import evaluate
     from multitune.verbs.init import init
     from multitune.verbs.inspect import inspect
@@ -27,13 +28,31 @@ if TYPE_CHECKING:
     from multitune.verbs.render import render
     from multitune.verbs.runs import runs
     from multitune.verbs.schema import schema
+    from multitune.verbs.store import store
     from multitune.verbs.train import train
 
 __version__ = "0.1.0"
-__all__ = ["doctor", "evaluate", "init", "inspect", "load", "plan", "predict", "push", "register", "render", "runs", "schema", "train"]
+__all__ = [
+    "doctor",
+    "encode",
+    "evaluate",
+    "init",
+    "inspect",
+    "load",
+    "plan",
+    "predict",
+    "push",
+    "register",
+    "render",
+    "runs",
+    "schema",
+    "store",
+    "train",
+]
 
 _HOMES = {
     "doctor": ("multitune.verbs.doctor", "doctor"),
+    "encode": ("multitune.verbs.encode", "encode"),
     "evaluate": ("multitune.verbs.evaluate", "evaluate"),
     "init": ("multitune.verbs.init", "init"),
     "inspect": ("multitune.verbs.inspect", "inspect"),
@@ -45,6 +64,7 @@ _HOMES = {
     "render": ("multitune.verbs.render", "render"),
     "runs": ("multitune.verbs.runs", "runs"),
     "schema": ("multitune.verbs.schema", "schema"),
+    "store": ("multitune.verbs.store", "store"),
     "train": ("multitune.verbs.train", "train"),
 }
 # Verbs that only the command line needs in more than one form; not in __all__, where `list` would hide Python's own.

@@ -10,6 +10,7 @@ MultituneError
 │   ├── RunError         a run folder: another request, in use, unreadable
 │   └── ArtifactError    an artifact that does not verify
 └── Fault                exit 3: the machine or the numbers
+    ├── WriteFault       a file that the machine does not take
     ├── NonFiniteError   a loss or a gradient that is not finite; names the samples
     ├── StateError       no checkpoint verifies
     ├── TrackerError     a tool that shows figures cannot be reached or refuses them
@@ -80,6 +81,10 @@ class Fault(MultituneError):
     exit_code = 3
 
 
+class WriteFault(Fault):
+    """The machine does not take a file: no space, no permission, a broken disk."""
+
+
 class NonFiniteError(Fault):
     """A loss or a gradient is not finite; the weights were not touched."""
 
@@ -108,11 +113,11 @@ class Stopped(BaseException):
 
 @contextmanager
 def writing(path: object, remedy: str = "Free some space, or name another place.") -> Generator[None]:
-    """Within it, a file or folder that the machine does not take becomes a Fault naming `path`."""
+    """Within it, a file or folder that the machine does not take becomes a WriteFault naming `path`."""
     try:
         yield
     except OSError as error:
-        raise Fault(f"{path}: cannot be written ({error.strerror or error}). {remedy}") from None
+        raise WriteFault(f"{path}: cannot be written ({error.strerror or error}). {remedy}") from None
 
 
 def one_of(names: Iterable[str]) -> str:

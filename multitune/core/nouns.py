@@ -76,6 +76,7 @@ class Batch:
     (rows,).
     A family that joins parts in one processor puts everything under one input name. teacher: what a teacher said of the rows, joined by
     their ids (tuning/teaching): `answer/<name>`, `feature/<part>`, and `there`, bool (rows,): of which rows it said something.
+    stored: tower -> for each row the hash of the content whose features are put in for running the tower, empty where it lacks the part.
     """
 
     ids: tuple[str, ...]
@@ -83,6 +84,7 @@ class Batch:
     answers: Mapping[str, Tensor]
     presence: Mapping[str, Tensor]
     teacher: Mapping[str, Tensor] = field(default_factory=dict)
+    stored: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -24,7 +24,7 @@ FORM = 1
 REQUEST = "request.json"  # what makes a folder a run's
 TAGS = "tags.json"  # words that its user gave it; no part of the request
 # What a run makes before its first checkpoint: it can be made again.
-REMADE = ("plan.json", "plan.txt", "recipe.yaml", "basis.json", "cuts.json", "untuned.json", "events.jsonl")
+REMADE = ("plan.json", "plan.txt", "recipe.yaml", "basis.json", "cuts.json", "features.json", "untuned.json", "events.jsonl")
 
 
 class RunDir:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -83,6 +84,12 @@ class Loader:
         self._budget, self._gather = Budget(examples, self.ledger, max_loss), gather
         self._pool: Pool | None = None
 
+    def over(self, preparer: Preparer) -> Loader:
+        """The same steps of the same rows, prepared by another."""
+        made = copy.copy(self)
+        made._work, made._pool = replace(self._work, preparer=preparer), None
+        return made
+
     @classmethod
     def of(
         cls,
@@ -135,6 +142,16 @@ class Loader:
     def order(self, epoch: int) -> np.ndarray:
         """The places of the examples in the order of an epoch."""
         return self._order.epoch(epoch)
+
+    def first_asked(self, stop: int) -> list[int]:
+        """The places of the examples that steps before `stop` read, on all ranks, in the order in which they are first asked for."""
+        seen: dict[int, None] = {}
+        for step in range(0, stop, self.steps_per_epoch):
+            epoch = self.order(step // self.steps_per_epoch)
+            seen |= dict.fromkeys(epoch[: (stop - step) * self._order.batch_size].tolist())
+            if len(seen) == len(self.examples):
+                break
+        return [*seen]
 
     def steps(self, start: int, stop: int) -> Iterator[StepBatches]:
         """Steps `start` up to, not including, `stop`; starting anywhere gives what an uninterrupted run would have had.

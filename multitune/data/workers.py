@@ -222,7 +222,7 @@ class Pool:
         if not lane.ready:
             lane.ready = self._answer(lane, max(self._timeout, STARTUP_SECONDS)) is not None
         packed = self._answer(lane, self._timeout)
-        return replace(packed, batch=_converted(packed.batch, torch.from_numpy))
+        return replace(packed, batch=_converted(packed.batch, _got))
 
     def _answer(self, lane: _Lane, timeout: float) -> Made:
         try:
@@ -268,6 +268,24 @@ class _Lane:
         return self.process.exitcode
 
 
+@dataclass(frozen=True)
+class _Repeated:
+    """One number in all places of a tensor: what a batch holds where its features are stored. It travels as that number."""
+
+    value: np.ndarray
+    shape: tuple[int, ...]
+
+
+def _sent(tensor: torch.Tensor) -> Any:
+    array = tensor.numpy()
+    repeats = array.size > 1 and not any(array.strides)
+    return _Repeated(np.array(array.flat[0], array.dtype), array.shape) if repeats else array
+
+
+def _got(given: Any) -> torch.Tensor:
+    return torch.from_numpy(given.value).expand(given.shape) if isinstance(given, _Repeated) else torch.from_numpy(given)
+
+
 def _converted(batch: Batch | None, convert: Callable[[Any], Any]) -> Batch | None:
     """The batch with each tensor (or array) converted."""
     if batch is None:
@@ -304,7 +322,7 @@ def _serve(pipe: Connection, plugins: tuple[Path, ...], threads: int) -> None:
     while True:
         try:
             made = work.make(pipe.recv(), memo)
-            pipe.send(replace(made, batch=_converted(made.batch, torch.Tensor.numpy)))
+            pipe.send(replace(made, batch=_converted(made.batch, _sent)))
         except (EOFError, OSError):
             return
 

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from multitune.core import catalog
 from multitune.core.finding import Finding, Severity
-from multitune.core.plan import Value
+from multitune.core.plan import Value, stated
 from multitune.core.protocols import Family, Needs, TaskPreset
 from multitune.core.recipe import Recipe
 from multitune.models import anatomy as anatomies
@@ -20,10 +20,11 @@ from multitune.models import tokens
 from multitune.models.anatomy import Anatomy, TowerInfo
 from multitune.models.load import Report, Weights
 from multitune.models.predictor import Forgetful, moved
-from multitune.models.replay import candidates, could_be, probe_sample
+from multitune.models.replay import Candidates, candidates, could_be, probe_sample
 from multitune.models.where import Provenance
 
 MADE_UP = 0.02
+FEATURE_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,11 @@ def state(recipe: Recipe, needs: Needs) -> ModelOutline:
     return ModelOutline(plugin.name, options, values, anatomy, tuple(silent), tuple(findings), family)
 
 
-def cuts(outline: ModelOutline, recipe: Recipe, moving: Collection[str]) -> dict[str, Value]:
-    """The highest cut of each tower that has one, proposed without weights; `moving`: public names of what moves at some step."""
+def cuts(outline: ModelOutline, recipe: Recipe, moving: Collection[str], *, rows: int = 0) -> dict[str, Value]:
+    """The highest cut of each tower that has one, proposed without weights, and what is kept at it where features are.
+
+    moving: public names of what moves at some step. rows: of all splits.
+    """
     if not could_be(outline.anatomy, moving):
         return {}
     family = tokens.runnable(outline.blueprint)
@@ -94,7 +98,29 @@ def cuts(outline: ModelOutline, recipe: Recipe, moving: Collection[str]) -> dict
     except RuntimeError:  # some models read numbers on their way, which shapes alone do not have; training looks again, with weights
         return {}
     note = "proposed: nothing moves under it; proven at the start of train"
-    return {f"model.towers.{tower}.cut": Value(cut.name, "derived", "nothing", note) for tower, cut in found.highest().items()}
+    made = {f"model.towers.{tower}.cut": Value(cut.name, "derived", "nothing", note) for tower, cut in found.highest().items()}
+    return made | (_features(recipe, found, rows) if recipe.features.store != "off" else {})
+
+
+def _features(recipe: Recipe, found: Candidates, rows: int) -> dict[str, Value]:
+    """What the features of each tower at its cut take."""
+    asked = recipe.features
+    values: dict[str, Value] = {}
+    for tower, cut in found.highest().items():
+        share = FEATURE_BYTES[asked.type] / FEATURE_BYTES["fp32"]
+        each = round(found.num_bytes.get(cut.path, 0) * share)
+        told = f"{cut.name}: {each:,} bytes a row, {each * rows:,} in all"
+        values[f"features.{tower}"] = Value(told, "derived", "nothing", "at most, of a made-up row; encoded once, then read")
+    return values
+
+
+def asked_features(recipe: Recipe) -> dict[str, Value]:
+    """Whether features are kept, where and in which type; nothing where they are not."""
+    asked = recipe.features
+    if asked.store == "off":
+        return {}
+    folder = stated("features", asked, ("folder",), binds="speed") if asked.folder else {}
+    return stated("features", asked, ("store", "type")) | folder
 
 
 def _options(options: catalog.Options) -> dict[str, Value]:

@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from multitune.core.protocols import Batch, Category, Embedding, Family, Labels, Memo, Number, Prediction, Sample, Text
+from multitune.core.protocols import Batch, Category, Embedding, Family, Labels, Memo, Number, Prediction, Preparer, Sample, Text
 from multitune.core.protocols import Predictor as Asked
 from multitune.data.decode import BadPart, unreadable
 
@@ -44,6 +44,7 @@ class Predictor:
     ) -> None:
         self.family = family
         self.needs = family.needs
+        self.preparer: Preparer = family.preparer
         self.group_rows = group_rows
         self.generate = dict(generate or {})
         self.thresholds = dict(thresholds or {})
@@ -61,8 +62,8 @@ class Predictor:
         """Place and prediction, as groups fill: at most `group_rows` prepared rows are held for each padded shape."""
         waiting: dict[Hashable, list[tuple[int, Row]]] = {}
         for place, sample in enumerate(samples):
-            row = self.family.preparer.prepare(sample, self._memo)
-            group = waiting.setdefault(self.family.preparer.bucket(row), [])
+            row = self.preparer.prepare(sample, self._memo)
+            group = waiting.setdefault(self.preparer.bucket(row), [])
             group.append((place, row))
             if len(group) == self.group_rows:
                 yield from self._run(group)
@@ -75,7 +76,7 @@ class Predictor:
         rows = [row for _, row in group]
         filled = [*rows, *[rows[-1]] * (self.group_rows - len(rows))]
         with _at_rest(cast("nn.Module", self.family)) as device:
-            predictions = self.family.predict(moved(self.family.preparer.collate(filled), device), generate=self.generate)
+            predictions = self.family.predict(moved(self.preparer.collate(filled), device), generate=self.generate)
         return [(place, self._labelled(prediction)) for (place, _), prediction in zip(group, predictions, strict=False)]
 
     def _labelled(self, prediction: Prediction) -> Prediction:
@@ -127,7 +128,7 @@ def moved(batch: Batch, device: torch.device | str) -> Batch:
         return {name: tensor.to(device) for name, tensor in tensors.items()}
 
     inputs = {part: move(tensors) for part, tensors in batch.inputs.items()}
-    return Batch(batch.ids, inputs, move(batch.answers), move(batch.presence), move(batch.teacher))
+    return Batch(batch.ids, inputs, move(batch.answers), move(batch.presence), move(batch.teacher), batch.stored)
 
 
 def plain(prediction: Prediction) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from multitune.core import store
 from multitune.core.errors import ModelError
 from multitune.core.protocols import Sound
 from multitune.core.randomness import derive
+from multitune.models.features import light
 from multitune.models.tokens import SHARE
 
 Row = Mapping[str, Any]
@@ -55,6 +56,10 @@ class Signal(Protocol):
 
     def bucket(self, row: Row) -> tuple[int, ...]:
         """The padded length of a row and the length of its padding (0 or 1 for any): towers take another path where none is padded."""
+        ...
+
+    def light(self, row: Row, silent: Sequence[str]) -> Row:
+        """A row of which `batch` makes tensors of the same shapes; those whose names are silent are without content."""
         ...
 
     def describe(self) -> Mapping[str, Any]:
@@ -91,6 +96,8 @@ class ImageSignal:
 
         Raises: ModelError if the processor leaves pictures of different sizes different.
         """
+        if (known := light.joined(rows)) is not None:
+            return known
         arrays = [self._seen(row["picture"]) for row in rows]
         if _takes_layout(self.processor):
             made = self.processor(images=arrays, return_tensors="pt", input_data_format="channels_last")
@@ -106,6 +113,15 @@ class ImageSignal:
     def bucket(self, row: Row) -> tuple[int, ...]:
         """Always the same: the processor brings pictures to one size."""
         return ()
+
+    def light(self, row: Row, silent: Sequence[str]) -> Row:
+        """What the processor makes of it, without content where silent; all of it is of the sample where all is silent."""
+        made = self._made if set(self._made) <= set(silent) else self.batch([row])
+        return light.of_batch(made, silent)
+
+    @cached_property
+    def _made(self) -> Mapping[str, Tensor]:
+        return self.batch([self.row(self.sample())])
 
     def describe(self) -> Mapping[str, Any]:
         """The processor's settings."""
@@ -166,6 +182,10 @@ class TextSignal:
             return (self.limit, 0)
         padded = min(-(-length // BUCKET) * BUCKET, self.limit)
         return (padded, int(padded > length))
+
+    def light(self, row: Row, silent: Sequence[str]) -> Row:
+        """The row itself: ids weigh little."""
+        return row
 
     def describe(self) -> Mapping[str, Any]:
         """The tokenizer's vocabulary (hashed) and settings."""
@@ -232,6 +252,11 @@ class AudioSignal:
         padded = -(-length // step) * step
         return (padded, int(padded > length))
 
+    def light(self, row: Row, silent: Sequence[str]) -> Row:
+        """The same lengths; silent features without content."""
+        names = {name: light.hollow(array.shape, array.dtype) if name in silent else array for name, array in row["names"].items()}
+        return {"names": names, "cut": row["cut"]}
+
     def describe(self) -> Mapping[str, Any]:
         """The extractor's settings."""
         return {"processor": type(self.extractor).__name__, **_plain(self.extractor.to_dict())}
@@ -272,6 +297,8 @@ class VideoSignal:
 
         Raises: ModelError if the processor leaves films of different sizes different.
         """
+        if (known := light.joined(rows)) is not None:
+            return known
         films = [np.ascontiguousarray(row["film"]) for row in rows]
         made = self.processor(videos=films, return_tensors="pt", input_data_format="channels_last")
         tensors = {str(name): value for name, value in made.items() if isinstance(value, Tensor)}
@@ -281,7 +308,11 @@ class VideoSignal:
 
     def bucket(self, row: Row) -> tuple[int, ...]:
         """The number of frames; the processor brings them to one size."""
-        return (len(row["film"]),)
+        return (len(row["film"]),) if "film" in row else tuple(row["frames"])
+
+    def light(self, row: Row, silent: Sequence[str]) -> Row:
+        """What the processor makes of it, without content where silent, and the number of frames."""
+        return {**light.of_batch(self.batch([row]), silent), "frames": [len(row["film"])]}
 
     def describe(self) -> Mapping[str, Any]:
         """The processor's settings, and the number of frames."""

@@ -135,7 +135,9 @@ def _planned(recipe: Recipe, ledger: Ledger) -> Planned:
     )
     moving = tuning_plan.moving_names(recipe, tuned.anatomy, rows=data.rows_per_epoch, unused=model.unused)
     taught, told = _taught(tuning_plan.loss_of(recipe, preset, data.needs), data.needs)
-    stated = head | data_plan.state(recipe, data) | dict(model.values) | model_plan.cuts(model, recipe, moving)
+    found = model_plan.asked_features(recipe)
+    found |= model_plan.cuts(model, recipe, moving, rows=sum(map(len, data.examples.values())))
+    stated = head | data_plan.state(recipe, data) | dict(model.values) | found
     averaging.refuse_all_new(recipe, model.blueprint, model.anatomy, moving)
     made = Plan(
         name=recipe.name,

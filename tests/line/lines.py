@@ -37,10 +37,14 @@ def recipe(shape: str, **changes: Any) -> dict[str, Any]:
 
 
 def bits(run: Path) -> str:
-    """A hash of the artifact's weights and of every figure that is no time."""
+    """A hash of the artifact's weights and of every figure that is no time and no count of what was stored before."""
     digest = hashlib.sha256()
     for path in sorted((run / "artifact").rglob("*.safetensors")):
         digest.update(path.name.encode() + path.read_bytes())
     figures: Mapping[str, float] = json.loads((run / "result.json").read_text("utf-8"))["figures"]
-    digest.update(json.dumps({name: value for name, value in figures.items() if "second" not in name}, sort_keys=True).encode())
+    digest.update(
+        json.dumps(
+            {name: value for name, value in figures.items() if "second" not in name and "features/" not in name}, sort_keys=True
+        ).encode()
+    )
     return digest.hexdigest()

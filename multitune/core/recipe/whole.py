@@ -20,13 +20,18 @@ from multitune.core.recipe.average import AverageSpec
 from multitune.core.recipe.component import Component, Strict
 from multitune.core.recipe.data import DataSpec
 from multitune.core.recipe.evaluate import EvaluateSpec
+from multitune.core.recipe.features import FeaturesSpec
 from multitune.core.recipe.strategy import Strategy
 from multitune.core.recipe.train import TrainSpec
 from multitune.core.store import canonical
 
 MAX_BYTES = 1 << 20
 # What binds speed, or how much may be lost before a run stops: it may be changed when a run goes on.
-CHANGEABLE = {"train": ("workers", "prefetch", "checkpoint_every", "keep", "statistics_every", "trackers"), "data": ("max_loss",)}
+CHANGEABLE = {
+    "train": ("workers", "prefetch", "checkpoint_every", "keep", "statistics_every", "trackers"),
+    "data": ("max_loss",),
+    "features": ("folder",),
+}
 
 
 class Recipe(Strict):
@@ -42,6 +47,7 @@ class Recipe(Strict):
     train: TrainSpec = TrainSpec()
     average: AverageSpec = AverageSpec()
     evaluate: EvaluateSpec = EvaluateSpec()
+    features: FeaturesSpec = FeaturesSpec()
 
     @field_validator("name")
     @classmethod

@@ -56,10 +56,14 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Candidates:
-    """cuts: the highest of a tower first, in the order of the towers. refused: towers and blocks that are none."""
+    """cuts: the highest of a tower first, in the order of the towers. refused: towers and blocks that are none.
+
+    num_bytes: of all that a cut's module gave for the row that was run, by path.
+    """
 
     cuts: tuple[Cut, ...]
     refused: tuple[Refusal, ...]
+    num_bytes: Mapping[str, int] = field(default_factory=dict)
 
     def highest(self) -> dict[str, Cut]:
         """Tower -> its highest cut."""
@@ -107,6 +111,7 @@ def candidates(
     return Candidates(
         tuple(cut for cut, reason in reasons.items() if not reason),
         tuple(Refusal(cut, reason) for cut, reason in reasons.items() if reason),
+        {path: sum(tensor.numel() * tensor.element_size() for tensor in look.tensors) for path, look in seen.items()},
     )
 
 

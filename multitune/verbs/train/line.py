@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from multitune.core.finding import Finding, Severity
 from multitune.core.ledger import Ledger
+from multitune.core.rundir import RunDir
 from multitune.verbs.plan import Planned
 
 if TYPE_CHECKING:
-    from multitune.core.protocols import Batch, Family, Loss
+    from multitune.core.protocols import Batch, Family, Loss, Preparer
     from multitune.data.loader import Loader
     from multitune.data.split import Examples
     from multitune.models.anatomy import Anatomy
+    from multitune.models.features.filling import Features
     from multitune.models.replay import Settled
     from multitune.tuning.ranks import Ranks
     from multitune.tuning.scope import Scope
 
+CUTS = "cuts.json"  # in the run's folder
+
 
 @dataclass(frozen=True)
 class Line:
-    """Everything between a plan and its first step: the model, what may move in it, the loss, the rows."""
+    """Everything between a plan and its first step: the model, what may move in it, the loss, the rows.
+
+    features: the store that the loader's rows come from, where what is frozen is kept.
+    """
 
     planned: Planned
     family: Family
@@ -28,6 +38,7 @@ class Line:
     scope: Scope
     loss: Loss
     loader: Loader
+    features: Features | None = None
 
     @classmethod
     def start(cls, planned: Planned, *, ledger: Ledger, ranks: Ranks) -> Line:
@@ -84,11 +95,36 @@ class Line:
         if not str(plan["train.early_stop"].get("metric", "")).startswith("valid/loss"):
             return {}
         size = plan["train.batch_size"] if self.loss.over == "pairs" else plan["train.micro_batch"]
-        read = batches(rows, self.family.preparer, size=size)
-        return {f"valid/{name}": value for name, value in held_out(self.family, self.loss, (b for _, b in read), ranks=ranks).items()}
+        with self.running() as preparer:
+            found = held_out(self.family, self.loss, (batch for _, batch in batches(rows, preparer, size=size)), ranks=ranks)
+        return {f"valid/{name}": value for name, value in found.items()}
+
+    @contextmanager
+    def running(self) -> Generator[Preparer]:
+        """Inside, the family runs on what is kept; gives the preparer of rows that it then takes."""
+        if self.features is None:
+            yield self.family.preparer
+            return
+        with self.features.attached():
+            yield self.features.preparer()
 
     def reached(self, batch: Batch) -> tuple[set[str], float]:
         """The public names of the tensors that one forward and backward of `batch` gives a gradient, and the loss."""
         from multitune.tuning.step import reached
 
         return reached(self.family, self.loss, self.scope, batch)
+
+
+def prove_cuts(line: Line, run: RunDir) -> tuple[Finding, ...]:
+    """Prove the run's cuts once, and keep what was found; the findings of those that do not hold."""
+    kept = run.read_json(CUTS)
+    if kept is None:
+        settled = line.cuts()
+        keep_cuts(settled, run)
+        return settled.findings
+    return tuple(Finding(**(finding | {"severity": Severity(finding["severity"])})) for finding in kept["findings"])
+
+
+def keep_cuts(settled: Settled, run: RunDir) -> None:
+    """Keep what was found of the run's cuts, for people and for its next start."""
+    run.write_json(CUTS, {"cuts": settled.lines(), "findings": [finding.to_json() for finding in settled.findings]})

@@ -16,8 +16,9 @@ from multitune.core.result import Result
 from multitune.core.rundir import RunDir
 from multitune.verbs.plan import Planned, make_plan
 from multitune.verbs.train.keeping import obey, on_this_machine
-from multitune.verbs.train.line import Line
+from multitune.verbs.train.line import Line, prove_cuts
 from multitune.verbs.train.page import PAGE, write_page
+from multitune.verbs.train.storing import keep
 
 if TYPE_CHECKING:
     from multitune.data.split import Examples
@@ -45,27 +46,26 @@ def run_line(recipe: Recipe, run: RunDir, started: float, *, told: tuple[Finding
 
 
 def _trained(recipe: Recipe, run: RunDir, ranks: Ranks, ledger: Ledger, started: float, told: tuple[Finding, ...]) -> Result:
-    from multitune.data.loader import shared_memo
     from multitune.deliver.artifact import save
     from multitune.measure import thresholds
     from multitune.measure.extremes import Extremes
-    from multitune.models.predictor import Predictor
     from multitune.tuning.teaching import Taught
     from multitune.verbs.train import teaching
 
     planned = on_this_machine(make_plan(recipe, ledger), run)
     ranks.on_main(lambda: obey(planned, run))
-    line = Line.start(planned, ledger=ledger, ranks=ranks)
+    kept = keep(Line.start(planned, ledger=ledger, ranks=ranks), run, ranks)
+    line = kept.line
     judge, examples = evaluator(planned, ledger), planned.data.examples
 
     def predictor(chosen: Mapping[str, Mapping[str, float]] | None = None) -> Predictor:
-        return Predictor(line.family, generate=recipe.evaluate.generate, memo=shared_memo, thresholds=chosen)
+        return kept.predictor(recipe.evaluate.generate, thresholds=chosen)
 
     def watch(rows: Examples, *, using: Evaluator = judge) -> dict[str, float]:
         return {**using.watch(predictor(), rows), **line.watched_loss(rows, ranks=ranks)}
 
     def before() -> tuple[tuple[Finding, ...], Mapping[str, float]]:
-        proven = _cuts(line, run)
+        proven = prove_cuts(line, run)
         if not (run.folder / "checkpoints").exists():
             _rehearse(planned, judge, watch)
         return proven, _untuned(recipe, run, lambda: judge.untuned(predictor(), examples["test"]))
@@ -74,7 +74,7 @@ def _trained(recipe: Recipe, run: RunDir, ranks: Ranks, ledger: Ledger, started:
     needs, examples_of = planned.data.needs, examples["train"]
     taught = teaching.tabled(line.loss, needs, examples_of, run, ranks)
     engine = catalog.find("engine", recipe.train.engine.name, recipe.train.engine.options, where="train.engine").build()
-    outcome = engine.fit(
+    outcome = line.running()(engine.fit)(
         loader=line.loader if taught is None else Taught(line.loader, taught),
         family=line.family,
         scope=line.scope,
@@ -106,8 +106,9 @@ def _trained(recipe: Recipe, run: RunDir, ranks: Ranks, ledger: Ledger, started:
     )
     ledger.seal("end")
     figures = {**outcome.figures, **report.figures, "steps": float(outcome.step), "seconds": time.perf_counter() - started}
+    figures |= kept.figures()
     figures |= {"parameters_moved": float(line.scope.parameters_moved), **{f"rows_{fate}": float(n) for fate, n in ledger.counts().items()}}
-    findings = (*told, *planned.plan.findings, *proven, *outcome.findings, *report.findings)
+    findings = (*told, *planned.plan.findings, *proven, *kept.findings, *outcome.findings, *report.findings)
     write_page(
         run, planned.plan, outcome=outcome, report=report, findings=findings, ledger=ledger, extremes=extremes, seconds=figures["seconds"]
     )
@@ -198,13 +199,3 @@ def _untuned(recipe: Recipe, run: RunDir, measure: Callable[[], Mapping[str, flo
         kept = dict(measure())
         run.write_json("untuned.json", kept)
     return kept
-
-
-def _cuts(line: Line, run: RunDir) -> tuple[Finding, ...]:
-    """Prove the run's cuts once, and keep what was found; the findings of those that do not hold."""
-    kept = run.read_json("cuts.json")
-    if kept is None:
-        settled = line.cuts()
-        run.write_json("cuts.json", {"cuts": settled.lines(), "findings": [finding.to_json() for finding in settled.findings]})
-        return settled.findings
-    return tuple(Finding(**(finding | {"severity": Severity(finding["severity"])})) for finding in kept["findings"])

@@ -16,7 +16,7 @@ from multitune.core.protocols import Batch, Memo, Needs, Sample
 from multitune.data.decode import opened
 from multitune.models.families.generative.prompt import Prompt, neutral, special_tokens
 from multitune.models.prepare import TowerPreparer
-from multitune.models.signals import BUCKET, NO_LIMIT, TextSignal
+from multitune.models.signals import BUCKET, NO_LIMIT, Signal, TextSignal
 
 IGNORED = -100
 LANGUAGE = "lm"
@@ -86,6 +86,11 @@ class ComposedPreparer:
     wording: Wording
     ends: Ends
     limit: int
+
+    @property
+    def signals(self) -> Mapping[str, Signal]:
+        """Each tower's way in, by its part."""
+        return self.towers.signals
 
     def check(self) -> None:
         """Raises: ModelError if the prompt alone is longer than what the language model has room for."""

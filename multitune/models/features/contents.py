@@ -1,0 +1,111 @@
+"""What a part holds, as a hash: equal for equal content, wherever it lies; a file that was read once is known by its stamp."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from multitune.core import store
+from multitune.core.protocols import Media, Part, Sound
+from multitune.core.rundir import write_atomic
+from multitune.data.decode import BadPart, modality, opened
+from multitune.data.sample import placed
+
+FRESH_NANOSECONDS = 2_000_000_000  # a file may change again within one tick of its time stamp
+HEX = 64
+
+
+class Contents:
+    """The hashes of parts' contents; those of files are remembered by path, size, time stamp and inode, in a folder if one is given."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder
+        self._known: dict[str, str] = {} if folder is None else {key: digest for digest, key in remembered(folder)}
+        self._new: dict[str, str] = {}
+
+    def of(self, part: Part) -> str:
+        """The sha256 (hex) of a part's content; empty where it cannot be read."""
+        value = part.value
+        if not isinstance(value, Media):
+            return _of_value(part)
+        if value.data is not None:
+            return hashlib.sha256(value.data).hexdigest()
+        found = self._known.get(value.key)
+        if found is None:
+            found = self._read(value, modality(part.modality).max_bytes)
+        return found
+
+    def flush(self) -> None:
+        """Write down what was read since the last time. Raises: Fault if the machine does not take it."""
+        if self._new and self._folder is not None:
+            lines = "".join(f"{digest} {json.dumps(key)}\n" for key, digest in sorted(self._new.items())).encode()
+            write_atomic(self._folder / f"{hashlib.sha256(lines).hexdigest()[:40]}.txt", lines)
+            self._new = {}
+
+    def _read(self, media: Media, max_bytes: int) -> str:
+        try:
+            status = os.stat(media.path) if media.path is not None else None
+            if media.path is None or status is None or not stat.S_ISREG(status.st_mode) or status.st_size > max_bytes:
+                return ""
+            found = store.hash_file(media.path)
+        except OSError:
+            return ""
+        if not unchanged(media):
+            return ""
+        self._known[media.key] = found
+        if time.time_ns() - status.st_mtime_ns > FRESH_NANOSECONDS:
+            self._new[media.key] = found
+        return found
+
+
+def unchanged(media: Media) -> bool:
+    """Whether a file has still the stamp that its key names."""
+    return media.path is None or placed(str(media.path), None).key == media.key
+
+
+def remembered(folder: Path) -> Iterator[tuple[str, str]]:
+    """Digest and key of every file that was read once; what is not whole is passed over."""
+    for path in sorted(folder.glob("*.txt")):
+        yield from whole(path.read_text("utf-8", errors="replace").splitlines())
+
+
+def whole(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Digest and key of each line that is whole."""
+    for line in lines:
+        digest, _, key = line.partition(" ")
+        try:
+            found = json.loads(key)
+        except ValueError:
+            continue
+        if len(digest) == HEX and isinstance(found, str):
+            yield digest, found
+
+
+def _of_value(part: Part) -> str:
+    try:
+        value = opened(part).value
+    except BadPart:
+        return ""
+    digest = hashlib.sha256(part.modality.encode())
+    for piece in _pieces(value):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def _pieces(value: Any) -> Iterator[bytes]:
+    if isinstance(value, Sound):
+        yield str(value.rate).encode()
+        yield from _pieces(value.wave)
+    elif isinstance(value, np.ndarray):
+        yield f"{value.dtype.str}{value.shape}".encode()
+        yield np.ascontiguousarray(value).tobytes()
+    else:
+        yield store.canonical(value).encode()

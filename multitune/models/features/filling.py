@@ -1,0 +1,253 @@
+"""Encodes what the store lacks, in groups that keep a row's bits its own, and recomputes a few of the rows that it had."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Generator, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from multitune.core import store
+from multitune.core.errors import Fault
+from multitune.core.finding import Finding
+from multitune.core.protocols import Media, Memo, Prediction, Sample
+from multitune.core.randomness import derive
+from multitune.data.decode import BadPart
+from multitune.models.features import shards
+from multitune.models.features.attached import Source, attached
+from multitune.models.features.contents import Contents, unchanged
+from multitune.models.features.keys import Asked, key_parts
+from multitune.models.features.preparing import Separate, Stand, StoredPreparer
+from multitune.models.features.shards import TYPES, Kept, Space, rounded
+from multitune.models.features.upkeep import MEDIA, used
+from multitune.models.predictor import GROUP_ROWS, Forgetful, Predictor, Row
+from multitune.models.replay import Seam, Stored, encode_rows, probe_rows
+
+SHARD_BYTES = 64 << 20
+SHARD_ROWS = 1024
+CHECKED = 4
+TOLERANCE = 1e-5
+
+
+@dataclass
+class Counts:
+    """What a run found and did. hits: rows that were there before it asked, encoded: rows that it added; each row of a tower counts once.
+
+    bytes: written. rounding: the largest error of the stored type, in standard deviations of a row's features.
+    """
+
+    hits: int = 0
+    encoded: int = 0
+    bytes: int = 0
+    checked: int = 0
+    rounding: float = 0.0
+
+    def figures(self) -> dict[str, float]:
+        """By name: `features/hits` and so on."""
+        return {f"features/{name}": float(value) for name, value in vars(self).items()}
+
+
+@dataclass
+class Features:
+    """The features of a run: fills the store with what rows lack, and lets a family run on it."""
+
+    family: Any
+    root: Path
+    sources: tuple[Source, ...]
+    contents: Contents
+    seed: int = 0
+    counts: Counts = field(default_factory=Counts)
+    _seen: set[tuple[str, str]] = field(default_factory=set)
+    _hits: dict[str, list[tuple[int, str, Sample]]] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, family: Any, seams: Mapping[str, Seam], *, root: Path, asked: Asked, seed: int = 0) -> tuple[Features, list[Finding]]:
+        """The store in a folder for cuts that hold, by tower; shards that do not hold are set aside, with findings.
+
+        Raises: Fault if the folder does not take a file.
+        """
+        row = probe_rows(family, 1)[0]
+        sources: list[Source] = []
+        findings: list[Finding] = []
+        for tower, seam in seams.items():
+            signal = cast("Separate", family.preparer).signals[tower]
+            parts = key_parts(family, seam, preparing=signal.describe(), row=row, asked=asked)
+            folder = root / store.key(parts)[:40]
+            shards.about(folder, {"tower": tower, "cut": seam.cut.name, "modality": signal.modality, "key": parts})
+            space = Space(folder, asked.type)
+            findings += space.look(verify=True)
+            used(folder)
+            sources.append(Source(Stand(tower, tower, folder, asked.type), seam, space))
+        return cls(family, root, tuple(sources), Contents(root / MEDIA), seed), findings
+
+    def preparer(self) -> StoredPreparer:
+        """The family's preparer over this store; in this process it sees at once what is added."""
+        made = StoredPreparer(self.family.preparer, [source.stand for source in self.sources], self.root / MEDIA)
+        made.share(self.contents, {source.stand.tower: source.space for source in self.sources})
+        return made
+
+    @contextmanager
+    def attached(self) -> Generator[None]:
+        """Inside, the family runs on stored features where a batch names some."""
+        with attached(self.family, self.sources):
+            yield
+
+    def fill(self, samples: Iterable[Sample], memo: Memo | None = None) -> None:
+        """Encode what these rows lack, and write it down. Rows that cannot be read are passed over: who asks for them finds out.
+
+        Raises: Fault if the machine does not take a shard; what was written before stays.
+        """
+        fillings = [_Filling(self, source, memo or Forgetful()) for source in self.sources]
+        for sample in samples:
+            for filling in fillings:
+                filling.take(sample)
+        for filling in fillings:
+            filling.finish()
+        self.contents.flush()
+
+    def check(self) -> None:
+        """Encode a few of the rows again that were there before, and compare.
+
+        Raises: Fault naming a row that is not what it was, beyond the tolerance.
+        """
+        for source in self.sources:
+            for _, content, sample in self._hits.pop(source.stand.tower, []):
+                row = self.prepared(sample, source, Forgetful())
+                again = None if row is None else encode_rows(self.family, source.seam, [row])[0]
+                if again is not None:
+                    self.counts.checked += 1
+                    _compare(source, sample.id, source.space.read(content), again)
+
+    def prepared(self, sample: Sample, source: Source, memo: Memo) -> Row | None:
+        """The row with nothing but the part of one tower; None where that cannot be read."""
+        part = source.stand.part
+        try:
+            return self.family.preparer.prepare(Sample(sample.id, {part: sample.parts[part]}), memo)
+        except BadPart:
+            return None
+
+    def lacks(self, source: Source, content: str, sample: Sample) -> bool:
+        """Whether a row is to be encoded; counts it, once."""
+        at, there = (source.stand.tower, content), content in source.space
+        if at not in self._seen:
+            self._seen.add(at)
+            self.counts.hits += there
+            if there:
+                kept = self._hits.setdefault(source.stand.tower, [])
+                heapq.heappush(kept, (-derive("check", self.seed, content), content, sample))
+                if len(kept) > CHECKED:
+                    heapq.heappop(kept)
+        return not there
+
+
+class _Filling:
+    """Rows of one tower on their way into its space."""
+
+    def __init__(self, features: Features, source: Source, memo: Memo) -> None:
+        self._features, self._source, self._memo = features, source, memo
+        self._waiting: dict[Hashable, list[tuple[str, Sample, Row]]] = {}
+        self._made: dict[str, Kept] = {}
+        self._bytes = 0
+        self._asked: set[str] = set()
+
+    def take(self, sample: Sample) -> None:
+        part = sample.parts.get(self._source.stand.part)
+        content = "" if part is None else self._features.contents.of(part)
+        if not content or content in self._asked or not self._features.lacks(self._source, content, sample):
+            return
+        row = self._features.prepared(sample, self._source, self._memo)
+        if row is None:
+            return
+        self._asked.add(content)
+        group = self._waiting.setdefault(self._features.family.preparer.bucket(row), [])
+        group.append((content, sample, row))
+        if len(group) == GROUP_ROWS:
+            self._encode(group)
+            group.clear()
+
+    def finish(self) -> None:
+        for group in self._waiting.values():
+            if group:
+                self._encode(group)
+        self._write()
+
+    def _encode(self, group: Sequence[tuple[str, Sample, Row]]) -> None:
+        features, source = self._features, self._source
+        made = encode_rows(features.family, source.seam, [row for _, _, row in group])
+        signal = cast("Separate", features.family.preparer).signals[source.stand.part]
+        for (content, sample, row), stored in zip(group, made, strict=True):
+            media = sample.parts[source.stand.part].value
+            if stored is None or (isinstance(media, Media) and not unchanged(media)):
+                continue
+            self._made[content] = Kept(stored, signal.light(row["parts"][source.stand.part], source.silent))
+            self._bytes += stored.num_bytes
+            features.counts.rounding = max(features.counts.rounding, _rounding(stored, TYPES[source.space.type]))
+        if self._bytes >= SHARD_BYTES or len(self._made) >= SHARD_ROWS:
+            self._write()
+
+    def _write(self) -> None:
+        if self._made:
+            self._features.counts.bytes += self._source.space.write(self._made)
+            self._features.counts.encoded += len(self._made)
+            self._made, self._bytes = {}, 0
+
+
+class FillingPredictor(Predictor):
+    """A predictor that runs on stored features; it encodes what the samples that it is asked for lack, first."""
+
+    def __init__(
+        self,
+        features: Features,
+        *,
+        generate: Mapping[str, Any] | None = None,
+        memo: Memo | None = None,
+        thresholds: Mapping[str, Mapping[str, float]] | None = None,
+    ) -> None:
+        super().__init__(features.family, generate=generate, memo=memo, thresholds=thresholds)
+        self.preparer = features.preparer()
+        self._features = features
+
+    def predict(self, samples: Sequence[Sample]) -> list[Prediction]:
+        """One prediction for each sample, in their order.
+
+        Raises: BadPart for a sample that cannot be prepared; Fault if the machine does not take a shard.
+        """
+        self._features.fill(samples, self._memo)
+        return super().predict(samples)
+
+    def stream(self, samples: Iterable[Sample]) -> Iterator[tuple[int, Prediction]]:
+        """Place and prediction, as groups fill, of samples whose features are there."""
+        with self._features.attached():
+            yield from super().stream(samples)
+
+
+def _rounding(stored: Stored, type: torch.dtype) -> float:
+    numbers = [tensor.double() for tensor in stored.tensors if tensor.numel() and tensor.is_floating_point()]
+    errors = [(rounded(tensor.float(), type).double() - tensor).abs().max() / _spread(tensor) for tensor in numbers]
+    return max(map(float, errors), default=0.0) if type != torch.float32 else 0.0
+
+
+def _compare(source: Source, row: str, kept: Stored, again: Stored) -> None:
+    for before, now in zip(kept.tensors, again.tensors, strict=True):
+        if before.shape != now.shape:
+            apart, allowed = float("inf"), 0.0
+        elif not now.numel() or not now.is_floating_point():
+            apart, allowed = float(not torch.equal(before, now.to(before.dtype))), 0.0
+        else:
+            coarse = torch.finfo(before.dtype).eps * float(now.abs().max()) if before.dtype != now.dtype else 0.0
+            apart = float((before.double() - now.double()).abs().max())
+            allowed = TOLERANCE * _spread(now.double()) + coarse
+        if not apart <= allowed:
+            raise Fault(
+                f"{source.space.folder}: the stored features of the {source.stand.part} of row {row} are not what the model gives now "
+                f"({apart:.1e} apart, {allowed:.1e} are tolerated). Look with `multitune store verify`, or train with features.store=off."
+            )
+
+
+def _spread(tensor: Tensor) -> float:
+    return max(float(tensor.std()) if tensor.numel() > 1 else float(tensor.abs().max()), torch.finfo(torch.float32).tiny)

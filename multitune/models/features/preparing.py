@@ -1,0 +1,87 @@
+"""The preparer of a run whose features are stored: a row whose features are there is neither read nor decoded nor prepared."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from multitune.core.protocols import Batch, Memo, Part, Preparer, Sample
+from multitune.models.features.contents import Contents
+from multitune.models.features.shards import Space
+from multitune.models.prepare import Prepared
+from multitune.models.signals import Signal
+
+
+@runtime_checkable
+class Separate(Protocol):
+    """A preparer whose parts each go their own way to a tower; the others join them, and no part is known alone."""
+
+    @property
+    def signals(self) -> Mapping[str, Signal]: ...
+
+
+@dataclass(frozen=True)
+class Stand:
+    """Where the features of a tower stand. part: that it reads, of the same name in the batch's inputs."""
+
+    tower: str
+    part: str
+    folder: Path
+    type: str
+
+
+class StoredPreparer:
+    """A preparer that takes stored rows for those parts whose features are there, and names them in the batch (`Batch.stored`).
+
+    Picklable: in another process it opens the store for itself, and reads from it.
+    """
+
+    def __init__(self, inner: Preparer, stands: Sequence[Stand], media: Path) -> None:
+        self.inner, self.stands, self.media = inner, tuple(stands), media
+        self._open: tuple[Contents, Mapping[str, Space]] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_open": None}
+
+    def share(self, contents: Contents, spaces: Mapping[str, Space]) -> None:
+        """Read from these in this process; they grow while rows are encoded."""
+        self._open = contents, spaces
+
+    def prepare(self, sample: Sample, memo: Memo) -> Mapping[str, Any]:
+        """One row alone; under `stored`, tower -> the hash of the content whose features are there.
+
+        Raises: BadPart for a part that cannot be decoded.
+        """
+        contents, spaces = self._opened()
+        stored: dict[str, str] = {}
+        parts = dict(sample.parts)
+        for stand in self.stands:
+            part = parts.get(stand.part)
+            content = "" if part is None else contents.of(part)
+            if part is not None and content in spaces[stand.tower]:
+                parts[stand.part] = Part(part.modality, Prepared(spaces[stand.tower].light(content)), part.span)
+                stored[stand.tower] = content
+        return {**self.inner.prepare(replace(sample, parts=parts), memo), "stored": stored}
+
+    def collate(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
+        """A batch of prepared rows."""
+        stored = {stand.tower: tuple(row["stored"].get(stand.tower, "") for row in rows) for stand in self.stands}
+        return replace(self.inner.collate(rows), stored=stored)
+
+    def bucket(self, row: Mapping[str, Any]) -> Hashable:
+        """As without a store."""
+        return self.inner.bucket(row)
+
+    def describe(self) -> Mapping[str, Any]:
+        """As without a store."""
+        return self.inner.describe()
+
+    def _opened(self) -> tuple[Contents, Mapping[str, Space]]:
+        if self._open is None:
+            spaces = {stand.tower: Space(stand.folder, stand.type) for stand in self.stands}
+            for space in spaces.values():
+                space.look(verify=False)
+            self._open = Contents(self.media), spaces
+        return self._open

@@ -1,0 +1,134 @@
+"""A stored row is the row: the same outputs and the same gradient of every tensor that moves, in every shape, at towers and at blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from multitune.core.protocols import Sample
+from multitune.models import anatomy
+from multitune.models.features.filling import Features, FillingPredictor
+from multitune.models.predictor import Forgetful, Predictor, plain
+from multitune.models.replay import blanked, encode_rows, replay
+from multitune.models.replay.proof import Run, run
+from tests.models.features.conftest import classifier, clip_embedder, embedder, moving, opened, speaker, without
+
+CASES = {
+    "a classifier over frozen towers": ("classifier", ("photo", "words")),
+    "a classifier whose upper blocks move": ("classifier", ("photo.embeddings", "photo.layers.0", "photo.layers.1", "words")),
+    "a classifier of which one tower moves": ("classifier", ("photo",)),
+    "an embedder over frozen towers": ("embedder", ("photo", "words")),
+    "an embedder whose upper blocks move": ("embedder", ("photo", "words.embeddings", "words.encoder.layer.0")),
+    "a model taken whole below its projections": ("clip", ("photo", "words")),
+    "a speaker over a frozen picture tower": ("speaker", ("photo",)),
+    "a speaker whose picture tower's upper block moves": ("speaker", ("photo.embeddings", "photo.layers.0")),
+}
+
+
+@pytest.fixture(params=CASES)
+def case(
+    request: pytest.FixtureRequest, folders: Mapping[str, Path], rows: list[Sample], tmp_path: Path
+) -> tuple[Any, list[str], list[Sample]]:
+    shape, still = CASES[request.param]
+    made = {
+        "classifier": lambda: classifier(folders),
+        "embedder": lambda: embedder(folders),
+        "clip": lambda: clip_embedder(tmp_path / "clip"),
+        "speaker": lambda: speaker(tmp_path / "speaking"),
+    }[shape]()
+    if shape == "speaker":
+        rows = [without(row, "label") for row in rows if {"words", "photo"} <= set(row.parts)]
+    return made, moving(made, *still), rows
+
+
+def gradients(family: Any, batch: Any, names: Sequence[str]) -> Run:
+    for parameter in family.parameters():
+        parameter.requires_grad_(False)
+    paths = {path: name for path, name in anatomy.find(family).names.items() if name in set(names)}
+    for path in paths:
+        family.get_parameter(path).requires_grad_(True)
+    return run(family, batch, paths)
+
+
+def on_store(features: Features, batch: Any, names: Sequence[str]) -> Run:
+    with features.attached():
+        return gradients(features.family, batch, names)
+
+
+def prepared(preparer: Any, rows: Sequence[Sample]) -> Any:
+    return preparer.collate([preparer.prepare(row, Forgetful()) for row in rows])
+
+
+def same(one: Run, other: Run) -> bool:
+    pairs = [(one.outputs, other.outputs), (one.gradients, other.gradients)]
+    return all(left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left) for left, right in pairs)
+
+
+def apart(one: Run, other: Run) -> float:
+    least = float(torch.cat([tensor.flatten() for tensor in one.gradients.values()]).std())
+
+    def distance(left: Tensor, right: Tensor) -> float:
+        return float((left - right).abs().max()) / max(float(left.std()) if left.numel() > 1 else 0.0, least)
+
+    assert one.gradients.keys() == other.gradients.keys()
+    return max(distance(tensor, other.gradients[name]) for name, tensor in one.gradients.items())
+
+
+def test_stored_is_unstored_in_every_gradient(case: tuple[Any, list[str], list[Sample]], tmp_path: Path) -> None:
+    family, names, rows = case
+    features = opened(family, names, tmp_path / "store")
+    features.fill(rows)
+    batch = prepared(features.preparer(), rows[:9])
+    assert [*batch.stored] == [source.stand.tower for source in features.sources]
+    stored = on_store(features, batch, names)
+    whole = prepared(family.preparer, rows[:9])
+    assert apart(gradients(family, whole, names), stored) < 1e-5
+    for tensors in batch.inputs.values():
+        assert not any(bool(tensor.isfinite().all()) for tensor in tensors.values() if tensor.is_floating_point())
+    assert same(stored, unstored(features, whole, rows[:9], names))
+
+
+def unstored(features: Features, batch: Any, rows: Sequence[Sample], names: Sequence[str]) -> Run:
+    """The same groups, and nothing written down."""
+    family = features.family
+    from contextlib import ExitStack
+
+    with ExitStack() as stack:
+        for source in features.sources:
+            part = source.stand.part
+            alone = [None if part not in row.parts else features.prepared(row, source, Forgetful()) for row in rows]
+            there = iter(encode_rows(family, source.seam, [row for row in alone if row is not None]))
+            stack.enter_context(replay(family, source.seam, [None if row is None else next(there) for row in alone]))
+            batch = blanked(batch, source.seam)
+        return gradients(family, batch, names)
+
+
+def test_a_second_opening_reads_the_same_bits_and_encodes_nothing(case: tuple[Any, list[str], list[Sample]], tmp_path: Path) -> None:
+    family, names, rows = case
+    first = opened(family, names, tmp_path / "store")
+    first.fill(rows)
+    before = on_store(first, prepared(first.preparer(), rows[:9]), names)
+    again = opened(family, names, tmp_path / "store")
+    again.fill(rows)
+    again.check()
+    assert again.counts.encoded == 0
+    assert again.counts.hits == first.counts.encoded > 0
+    assert again.counts.checked > 0
+    assert same(before, on_store(again, prepared(again.preparer(), rows[:9]), names))
+
+
+def test_predictions_are_the_bits_of_those_without_a_store(case: tuple[Any, list[str], list[Sample]], tmp_path: Path) -> None:
+    family, names, rows = case
+    asked = [replace(row, parts={name: part for name, part in row.parts.items() if name in family.needs.parts}) for row in rows]
+    generate = {"max_new_tokens": 4} if "words" in family.needs.answers else {}
+    plainly = Predictor(family, generate=generate).predict(asked)
+    features = opened(family, names, tmp_path / "store")
+    stored = FillingPredictor(features, generate=generate).predict(asked)
+    assert [plain(one) for one in stored] == [plain(one) for one in plainly]
+    assert features.counts.encoded > 0
