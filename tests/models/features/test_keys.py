@@ -84,14 +84,14 @@ def test_another_picture_size_is_another_features(folders: Folders, rows: list[S
 def test_a_file_that_changed_under_the_same_name_is_read_again(folders: Folders, rows: list[Sample], store: Path) -> None:
     media = rows[0].parts["photo"].value
     assert media.path is not None
-    other = rows[1].parts["photo"].value.path.read_bytes()
-    media.path.write_bytes(other)
-    changed = replace(rows[0], parts=rows[0].parts | {"photo": Part("image", placed(str(media.path), None))})
     family = classifier(folders)
     features = opened(family, moving(family, "photo", "words"), store)
     preparer = features.preparer()
+    before = preparer.prepare(rows[0], Forgetful())["stored"]["photo"]
+    media.path.write_bytes(rows[1].parts["photo"].value.path.read_bytes())
+    changed = replace(rows[0], parts=rows[0].parts | {"photo": Part("image", placed(str(media.path), None))})
     first, second = (preparer.prepare(row, Forgetful())["stored"]["photo"] for row in (changed, rows[1]))
-    assert first == second
+    assert first == second != before
     assert features.contents.of(rows[2].parts["photo"]) != first
 
 
