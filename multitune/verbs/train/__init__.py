@@ -86,8 +86,8 @@ def _among_ranks(recipe: Recipe, folder: Path | None, fresh: bool, started: floa
         run = ranks.on_main(lambda: stack.enter_context(_opened(recipe, folder, fresh, tags)))
         found = ranks.on_main(lambda: finished(run) if run is not None else (None, ()))
         answer, broken = found if found is not None else (None, ())
-        (finished,) = ranks.from_main([int(answer is not None)])
-        if finished:
+        (answered,) = ranks.from_main([int(answer is not None)])
+        if answered:
             return answer or Result(ok=True)
         where = run_folder(name=recipe.name, request_hash=recipe.request_hash(), folder=folder)
         return run_line(recipe, run or RunDir(where, None), started, told=broken)
