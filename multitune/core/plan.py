@@ -117,10 +117,11 @@ def _lines(plan: Plan, golden: bool) -> Iterator[str]:
 def _shown(value: Value, golden: bool) -> str:
     if golden and value.origin == "machine":
         return "<machine>"
-    return _text(value.value)
+    return as_text(value.value)
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """A value as the plan shows it."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int) and abs(value) >= 10_000:
@@ -128,9 +129,9 @@ def _text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, Mapping):
-        return ", ".join(f"{k}: {_text(v)}" for k, v in value.items()) or "none"
+        return ", ".join(f"{k}: {as_text(v)}" for k, v in value.items()) or "none"
     if isinstance(value, list | tuple):
-        return ", ".join(_text(v) for v in value) or "none"
+        return ", ".join(as_text(v) for v in value) or "none"
     return str(value) if value not in (None, "") else "none"
 
 

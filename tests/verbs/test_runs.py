@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -114,3 +116,75 @@ def test_a_tag_that_is_none_is_refused_before_anything_is_done(tmp_path: Path) -
     with pytest.raises(RunError, match="A tag has"):
         multitune.train(recipe(), run=tmp_path / "run", tags=["two words"])
     assert not (tmp_path / "run").exists()
+
+
+def claimed(folder: Path, **figures: float) -> Path:
+    """A run folder with nothing but its request, and a result if there are figures."""
+    folder.mkdir(parents=True)
+    (folder / "request.json").write_text(json.dumps({"form": 1, "hash": "c0ffee" * 10, "request": {"task": {"name": "retrieval"}}}))
+    if figures:
+        (folder / "result.json").write_text(json.dumps({"figures": {name.replace("__", "/"): value for name, value in figures.items()}}))
+    return folder
+
+
+def test_a_damaged_run_is_told_and_the_others_are_shown(tmp_path: Path) -> None:
+    claimed(tmp_path / "sound", test__accuracy=0.5)
+    (claimed(tmp_path / "torn") / "result.json").write_text('{"figures": {')
+    (claimed(tmp_path / "odd", test__accuracy=0.25) / "plan.json").write_text("[]")
+    (tmp_path / "odd" / "tags.json").write_bytes(b"\xff")
+    (tmp_path / "odd" / "events.jsonl").mkdir()
+    result = multitune.runs(tmp_path)
+    assert (result.ok, result.figures["runs"], result.figures["finished"]) == (True, 3, 2)
+    assert sorted(Path(finding.where).relative_to(tmp_path).as_posix() for finding in result.findings) == [
+        "odd/plan.json",
+        "odd/tags.json",
+        "torn/result.json",
+    ]
+    assert "damaged" in next(line for line in result.text.splitlines() if line.startswith("torn"))
+
+
+def test_a_run_that_goes_on_shows_its_newest_evaluation_and_no_torn_line(tmp_path: Path) -> None:
+    events = [{"step": step, "seconds": 4.0 * step, "name": "valid/accuracy", "value": step / 10} for step in (1, 2)]
+    text = '{"form": 1}\n' + "".join(json.dumps(event) + "\n" for event in events) + '{"step": 3, "sec'
+    (claimed(tmp_path / "running") / "events.jsonl").write_text(text)
+    assert dict(multitune.runs(tmp_path).figures) == {
+        "runs": 1,
+        "finished": 0,
+        "running/valid/accuracy": 0.2,
+        "running/seconds": 8.0,
+    }
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.parametrize("diff", [False, True])
+def test_nothing_is_wider_than_the_screen(folder: Path, columns: int, diff: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.chdir(folder.parent)
+    text = multitune.runs(diff=diff).text
+    assert max(map(len, text.splitlines())) <= columns
+    assert "test/accuracy" in text
+
+
+def test_many_runs_show_each_value_and_who_has_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    text = multitune.runs(folder, diff=True).text
+    assert "  run.seed\n    0: head, deeper\n    1: planned\n" in text
+
+
+def test_a_loss_is_sorted_from_the_smallest(tmp_path: Path) -> None:
+    for name, loss in {"worse": 2.0, "better": 0.5}.items():
+        claimed(tmp_path / name, test__loss=loss)
+    assert list(multitune.runs(tmp_path, sort="test/loss").paths) == ["better", "worse"]
+
+
+def test_runs_in_folders_are_named_by_their_paths_and_found_below_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    claimed(tmp_path / "runs" / "sweep" / "one", test__accuracy=0.5)
+    monkeypatch.chdir(tmp_path)
+    assert list(multitune.runs().paths) == ["sweep/one"]
+    assert "test/accuracy" in multitune.runs("sweep/one").text
+
+
+def test_no_torch_is_imported(folder: Path) -> None:
+    script = "import sys, multitune; multitune.runs(sys.argv[1], sort='test/accuracy', diff=True); print('torch' in sys.modules)"
+    shown = subprocess.run([sys.executable, "-c", script, str(folder)], capture_output=True, text=True, timeout=60, check=True)
+    assert shown.stdout.strip() == "False"
