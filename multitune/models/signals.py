@@ -58,16 +58,21 @@ class Signal(Protocol):
         """The padded length of a row and the length of its padding (0 or 1 for any): towers take another path where none is padded."""
         ...
 
-    def light(self, row: Row, silent: Sequence[str]) -> Row:
-        """A row of which `batch` makes tensors of the same shapes; those whose names are silent are without content."""
-        ...
-
     def describe(self) -> Mapping[str, Any]:
         """Plain data: all that decides what `row` and `batch` give."""
         ...
 
     def sample(self) -> Any:
         """A small decoded value, for trying the tower."""
+        ...
+
+
+@runtime_checkable
+class Storable(Signal, Protocol):
+    """A way whose rows can stand for themselves where what their tower gives is stored; a signal without it is never stored."""
+
+    def light(self, row: Row, silent: Sequence[str]) -> Row:
+        """A row of which `batch` makes tensors of the same shapes; those whose names are silent are without content."""
         ...
 
 

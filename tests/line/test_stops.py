@@ -19,6 +19,8 @@ from tests.line.test_bad_input import pictures
 from tests.line.test_bad_input import recipe as bad_recipe
 
 pytestmark = pytest.mark.line
+# The shape that classifies here, the others among the slow proofs; in one process each shape is killed and resumed in tests/tuning.
+ONE_HERE = ["classifies", *(pytest.param(shape, marks=pytest.mark.slow) for shape in SHAPES if shape != "classifies")]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
@@ -47,7 +49,7 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
         time.sleep(0.005)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", ONE_HERE)
 def test_killed_and_resumed_is_uninterrupted(shape: str, tmp_path: Path) -> None:
     path = written(tmp_path, shape)
     finished(path, tmp_path / "whole")
@@ -89,6 +91,7 @@ def build(options):
 '''
 
 
+@pytest.mark.slow
 def test_verify_resume_kills_a_run_with_a_plugin_of_a_file_and_finds_the_same_bits(tmp_path: Path) -> None:
     made = recipe("classifies")
     made["data"]["parts"]["image"] = {"modality": "image", "augment": ["negative"]}
@@ -143,7 +146,7 @@ def test_a_second_run_in_the_folder_is_refused_before_torch_is_imported(tmp_path
     assert "in use by another run" in second.stderr
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", ONE_HERE)
 def test_two_ranks_are_one(shape: str, tmp_path: Path) -> None:
     path = written(tmp_path, shape)
     one, two = tmp_path / "one", tmp_path / "two"

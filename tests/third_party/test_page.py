@@ -19,6 +19,7 @@ def blocks(page: str) -> dict[str, str]:
 
 
 @pytest.mark.line
+@pytest.mark.slow
 def test_the_plug_ins_of_the_page_train_together_and_its_verb_reads_the_artifact(tmp_path: Path) -> None:
     files = blocks(PAGES[0])
     for name, text in files.items():

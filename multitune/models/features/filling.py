@@ -27,6 +27,7 @@ from multitune.models.features.shards import TYPES, Kept, Space, rounded
 from multitune.models.features.upkeep import MEDIA, used
 from multitune.models.predictor import GROUP_ROWS, Forgetful, Predictor, Row
 from multitune.models.replay import Seam, Stored, encode_rows, probe_rows
+from multitune.models.signals import Storable
 
 SHARD_BYTES = 64 << 20
 SHARD_ROWS = 1024
@@ -179,7 +180,7 @@ class _Filling:
     def _encode(self, group: Sequence[tuple[str, Sample, Row]]) -> None:
         features, source = self._features, self._source
         made = encode_rows(features.family, source.seam, [row for _, _, row in group])
-        signal = cast("Separate", features.family.preparer).signals[source.stand.part]
+        signal = cast("Storable", cast("Separate", features.family.preparer).signals[source.stand.part])
         for (content, sample, row), stored in zip(group, made, strict=True):
             media = sample.parts[source.stand.part].value
             if stored is None or (isinstance(media, Media) and not unchanged(media)):

@@ -162,6 +162,7 @@ def samples(examples: Examples, places: Sequence[int]) -> Iterator[Sample]:
 def fitting(line: Line, proofs: Sequence[Proof]) -> tuple[dict[str, Seam], list[Finding]]:
     """The cuts that hold and can be stored, by tower, and why the others cannot."""
     from multitune.models.features.preparing import Separate
+    from multitune.models.signals import Storable
 
     recipe, preparer = line.planned.recipe, line.family.preparer
     seams: dict[str, Seam] = {}
@@ -178,6 +179,8 @@ def fitting(line: Line, proofs: Sequence[Proof]) -> tuple[dict[str, Seam], list[
             why = f"training is in {recipe.train.precision}, and they would be in fp32"
         elif tower not in signals or spec is None:
             why = "its input is prepared together with other parts"
+        elif not isinstance(signals[tower], Storable):
+            why = "its signal has no `light`"
         elif spec.augment:
             why = "its part is augmented, another one in each epoch"
         elif outside:
