@@ -64,10 +64,10 @@ def summary(found: Rows) -> dict[str, float]:
     """Means over the seeds; `low` and `high` are a t interval of 95 % where there are several."""
     figures: dict[str, float] = {}
     for name, rows in found.items():
-        for figure in ("accuracy", "elsewhere", "seconds", "moved"):
+        for figure in ("accuracy", "elsewhere", "moved"):
             if figure in rows[0]:
                 figures[f"{name}/{figure}"] = statistics.mean(row[figure] for row in rows)
-        figures[f"{name}/memory"] = rows[0]["memory"]  # later seeds find the memory of the first
+        figures |= {f"{name}/{figure}": rows[0][figure] for figure in ("seconds", "memory")}  # later seeds find what the first one loaded
         if len(rows) > 1:
             figures[f"{name}/low"], figures[f"{name}/high"] = interval([row["accuracy"] for row in rows])
     return figures
@@ -90,7 +90,7 @@ def table(setting: str, found: Rows) -> Iterable[str]:
     figures = summary(found)
     seeds = len(next(iter(found.values())))
     yield f"\n{SETTINGS[setting].title}; {seeds} seed{'s' * (seeds > 1)}\n"
-    yield "| strategy | accuracy | 95 % interval | elsewhere | parameters moved | seconds | memory, MB |"
+    yield "| strategy | accuracy | 95 % interval | elsewhere | parameters moved | processor seconds | memory, MB |"
     yield "|---|---|---|---|---|---|---|"
     for name in found:
         low = f"{figures[f'{name}/low']:.3f} to {figures[f'{name}/high']:.3f}" if f"{name}/low" in figures else ""
