@@ -72,13 +72,17 @@ SETTINGS: Mapping[str, Setting] = {
 }
 
 HEAD = 5.0
+FULL = {"name": "full", "head_rate": HEAD}
+LOOKS = {"evaluate_every": 10, "keep": 10}
+SOUP = {"soup": {"best": 3, "greedy": True}, "metric": "valid/accuracy"}  # of the evaluations, every 10 steps
+WISE = {"interpolate": {"tuned": [0.25, 0.5, 0.75, 1.0]}, "metric": "valid/accuracy"}
 LATER_SOUND = {"name": "per_modality", "towers": {"image": 1.0, "audio": {"rate": 0.5, "start": "30%"}}, "head_rate": HEAD}
 ARMS: Mapping[str, Arm] = {
     arm.name: arm
     for arm in (
         Arm("scratch", "full", SCRATCH_RATES, weights="random"),
         Arm("frozen", {"name": "partial", "blocks": 0}, (3e-3,)),
-        Arm("full", {"name": "full", "head_rate": HEAD}, (3e-4,)),
+        Arm("full", FULL, (3e-4,)),
         Arm("partial", {"name": "partial", "blocks": 2, "head_rate": HEAD}, (9e-4,)),
         Arm("progressive", {"name": "progressive", "blocks": 2, "over": "60%", "head_rate": HEAD}, (3e-4,)),
         Arm("lp_ft", {"name": "lp_ft", "probe": "40%", "probe_rate": 10.0, "head_rate": HEAD}, (3e-4,)),
@@ -89,6 +93,9 @@ ARMS: Mapping[str, Arm] = {
         Arm("dora", {"name": "lora", "rank": 8, "dora": True}, (2e-3,)),
         Arm("bitfit", {"name": "bitfit"}, (3e-3,)),
         Arm("norm", {"name": "norm"}, (3e-3,)),
+        Arm("wise_ft", FULL, (3e-4,), more={"average": WISE}),
+        Arm("ema", FULL, (3e-4,), more={"average": {"ema": {"decay": 0.95}}}),
+        Arm("soup", FULL, (3e-4,), more={"average": SOUP, "train": LOOKS}),
     )
 }
 QUICK = ("scratch", "frozen", "full", "progressive", "lp_ft", "per_modality", "adapter", "lora")
