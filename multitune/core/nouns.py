@@ -77,6 +77,8 @@ class Batch:
     A family that joins parts in one processor puts everything under one input name. teacher: what a teacher said of the rows, joined by
     their ids (tuning/teaching): `answer/<name>`, `feature/<part>`, and `there`, bool (rows,): of which rows it said something.
     stored: tower -> for each row the hash of the content whose features are put in for running the tower, empty where it lacks the part.
+    contents: part -> int64 (rows,), equal where rows hold the same file or the same text, as far as can be known without reading; only
+    for a loss over pairs.
     """
 
     ids: tuple[str, ...]
@@ -85,6 +87,7 @@ class Batch:
     presence: Mapping[str, Tensor]
     teacher: Mapping[str, Tensor] = field(default_factory=dict)
     stored: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    contents: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -20,7 +20,7 @@ from multitune.core.protocols import Augmentation, Batch, Preparer, Sample
 from multitune.core.recipe import Component, PartSpec, Recipe
 from multitune.data.order import Order, Task
 from multitune.data.split import Examples
-from multitune.data.workers import Memo, Note, Pool, Work, prepared, read_sample, single
+from multitune.data.workers import Memo, Note, Pool, Work, joined, prepared, read_sample, single
 
 MEMO_BYTES = 1 << 30
 TIMEOUT_SECONDS = 120.0
@@ -46,7 +46,7 @@ class Loader:
     batch_size: rows of a step over all ranks. micro_batch: rows of one forward; 0: the whole batch of a rank. balance: an answer
     whose classes are drawn equally often. augment: part -> augmentations, in order. memo_bytes: for what is prepared once; 0 keeps nothing.
     timeout: seconds after which a silent worker counts as hung. gather: gives every rank the texts of all; called once a step, so that what
-    happened to rows is known, and judged, on all ranks alike.
+    happened to rows is known, and judged, on all ranks alike. compared: parts of which batches say which rows hold the same.
     """
 
     def __init__(
@@ -68,6 +68,7 @@ class Loader:
         memo_bytes: int = MEMO_BYTES,
         timeout: float = TIMEOUT_SECONDS,
         gather: Callable[[Sequence[str]], Sequence[str]] = list,
+        compared: Sequence[str] = (),
     ) -> None:
         if not len(examples):
             raise DataError("data", "the split to train on has no rows.", "Give it rows.")
@@ -77,7 +78,7 @@ class Loader:
             examples, seed=seed, batch_size=batch_size, micro_batch=micro_batch or -(-batch_size // world), balance=balance
         )
         steps = {part: tuple(given) for part, given in (augment or {}).items() if given}
-        self._work = Work(examples, preparer, seed, steps, memo_bytes)
+        self._work = Work(examples, preparer, seed, steps, memo_bytes, tuple(compared))
         self._memo = shared_memo if memo_bytes == MEMO_BYTES else Memo(memo_bytes)
         self._rank, self._world = rank, world
         self._workers, self._prefetch, self._timeout = workers, prefetch, timeout
@@ -102,6 +103,7 @@ class Loader:
         world: int = 1,
         rank: int = 0,
         gather: Callable[[Sequence[str]], Sequence[str]] = list,
+        compared: Sequence[str] = (),
     ) -> Loader:
         """The loader that a recipe and its plan ask for.
 
@@ -127,6 +129,7 @@ class Loader:
             max_loss=recipe.data.max_loss,
             augment=augmentations(recipe.data.inputs),
             gather=gather,
+            compared=compared,
         )
 
     @property
@@ -218,7 +221,14 @@ class Budget:
 
 
 def batches(
-    examples: Examples, preparer: Preparer, *, size: int, memo: Memo | None = None, ledger: Ledger | None = None, max_loss: float = 1.0
+    examples: Examples,
+    preparer: Preparer,
+    *,
+    size: int,
+    memo: Memo | None = None,
+    ledger: Ledger | None = None,
+    max_loss: float = 1.0,
+    compared: Sequence[str] = (),
 ) -> Iterator[tuple[list[Sample], Batch]]:
     """The rows of a split in order, nothing shuffled or augmented: samples and their batch; rows that cannot be read are left out.
 
@@ -238,7 +248,7 @@ def batches(
                 rows.append(row)
         budget.take(notes)
         if rows:
-            yield samples, preparer.collate(rows)
+            yield samples, joined(preparer, rows, samples, compared)
 
 
 def only_here(recipe: Recipe) -> str:

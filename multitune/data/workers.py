@@ -27,6 +27,7 @@ from multitune.core.errors import Fault, HungError, UserError
 from multitune.core.ledger import Fate
 from multitune.core.protocols import Augmentation, Batch, Media, Part, Preparer, Sample
 from multitune.core.randomness import generator
+from multitune.data.batch import contents
 from multitune.data.decode import BadPart, opened, read_as
 from multitune.data.order import Task
 from multitune.data.split import Examples
@@ -92,25 +93,32 @@ class Made:
 
 @dataclass(frozen=True)
 class Work:
-    """All that a process must know to make any micro-batch; picklable. augment: part -> what is done to it, in order."""
+    """All that a process must know to make any micro-batch; picklable.
+
+    augment: part -> what is done to it, in order. compared: parts of which a batch says which rows hold the same.
+    """
 
     examples: Examples
     preparer: Preparer
     seed: int
     augment: Mapping[str, tuple[Augmentation, ...]]
     memo_bytes: int
+    compared: tuple[str, ...] = ()
 
     def make(self, task: Task, memo: Memo) -> Made:
         """The batch of a task; a row that cannot be read is left out and noted."""
         rows: list[Mapping[str, Any]] = []
+        samples: list[Sample] = []
         notes: list[Note] = []
         try:
             for place in task.places:
                 sample = read_sample(self.examples, place, notes)
                 if sample is not None:
                     row = prepared(sample, self.preparer, memo, notes, lambda given: self._augmented(given, task.epoch, memo))
-                    rows += [] if row is None else [row]
-            return Made(self.preparer.collate(rows) if rows else None, tuple(notes))
+                    if row is not None:
+                        rows.append(row)
+                        samples.append(sample)
+            return Made(joined(self.preparer, rows, samples, self.compared) if rows else None, tuple(notes))
         except UserError as error:
             return Made(None, tuple(notes), error)
 
@@ -126,6 +134,12 @@ class Work:
                 value = step.apply(value, rng)
             parts[name] = replace(part, value=value)
         return replace(sample, parts=parts)
+
+
+def joined(preparer: Preparer, rows: Sequence[Mapping[str, Any]], samples: Sequence[Sample], compared: Sequence[str]) -> Batch:
+    """Prepared rows as a batch, with `contents` of those parts that are compared."""
+    batch = preparer.collate(rows)
+    return replace(batch, contents=contents(samples, compared)) if compared else batch
 
 
 def read_sample(examples: Examples, place: int, notes: list[Note]) -> Sample | None:

@@ -128,7 +128,7 @@ def moved(batch: Batch, device: torch.device | str) -> Batch:
         return {name: tensor.to(device) for name, tensor in tensors.items()}
 
     inputs = {part: move(tensors) for part, tensors in batch.inputs.items()}
-    return Batch(batch.ids, inputs, move(batch.answers), move(batch.presence), move(batch.teacher), batch.stored)
+    return Batch(batch.ids, inputs, move(batch.answers), move(batch.presence), move(batch.teacher), batch.stored, move(batch.contents))
 
 
 def plain(prediction: Prediction) -> dict[str, Any]:

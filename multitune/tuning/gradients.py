@@ -156,13 +156,25 @@ class Pairs:
         kinds = {"category": torch.int64, "labels": torch.float32, "number": torch.float32}
         single = {name: kinds[need.modality] for name, need in needs.answers.items() if need.modality in kinds}
         answers = {name: gathered(lambda batch, name=name: batch.answers[name]).to(kind) for name, kind in single.items()}
-        return Batch(ids=self._ids(order), inputs={}, answers=answers, presence=presence)
+        return Batch(ids=self._ids(order), inputs={}, answers=answers, presence=presence, contents=self._contents(order))
+
+    def _contents(self, order: Tensor) -> dict[str, Tensor]:
+        """What the rows hold of each part; a batch that does not say it has as many contents as ids."""
+        ranks = self._gradients.ranks
+
+        def held(name: str) -> Tensor:
+            own = [batch.contents[name] if name in batch.contents else _by_id(batch, ranks.device) for _, batch in self.micro]
+            return ranks.gather(torch.cat(own) if own else torch.zeros(0, dtype=torch.int64, device=ranks.device))[order]
+
+        return {name: held(name) for name in self._gradients.family.needs.parts}
 
     def _ids(self, order: Tensor) -> tuple[str, ...]:
-        ranks, own = self._gradients.ranks, [name for _, batch in self.micro for name in batch.ids]
+        ranks = self._gradients.ranks
         if ranks.world == 1:
-            return tuple(own[place] for place in order.tolist())
-        hashed = torch.tensor([derive("id", name) for name in own], dtype=torch.int64, device=ranks.device)
+            names = [name for _, batch in self.micro for name in batch.ids]
+            return tuple(names[place] for place in order.tolist())
+        own = [_by_id(batch, ranks.device) for _, batch in self.micro]
+        hashed = torch.cat(own) if own else torch.zeros(0, dtype=torch.int64, device=ranks.device)
         return tuple(str(number) for number in ranks.gather(hashed)[order].tolist())
 
     def _differentiate(self, leaves: Outputs, batch: Batch, scale: float) -> dict[str, Tensor]:
@@ -192,3 +204,8 @@ def autocast(precision: Precision, device: torch.device) -> AbstractContextManag
     if precision == "fp32":
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16 if precision == "bf16" else torch.float16)
+
+
+def _by_id(batch: Batch, device: torch.device) -> Tensor:
+    """A number for each row that follows from its id, int64 (rows,)."""
+    return torch.tensor([derive("id", name) for name in batch.ids], dtype=torch.int64, device=device)

@@ -19,14 +19,15 @@ from multitune.core import catalog
 from multitune.core.errors import DataError, Fault, HungError, LossBudgetError, PluginError
 from multitune.core.ledger import Ledger
 from multitune.core.plan import Plan
-from multitune.core.protocols import Batch, Memo, Sample
+from multitune.core.protocols import Batch, Media, Memo, Part, Sample
 from multitune.core.recipe import Recipe
 from multitune.data import plan
+from multitune.data.batch import contents
 from multitune.data.loader import Loader, StepBatches, augmentations, batches
 from multitune.data.order import Order
 from multitune.data.split import Examples
 from multitune.data.workers import Memo as BoundedMemo
-from tests.data.plain import Plain, picture_table, recipe
+from tests.data.plain import Plain, picture_table, recipe, write_jsonl
 
 AUGMENT = [{"name": "crop"}, "dihedral"]
 
@@ -104,6 +105,34 @@ def test_workers_0_1_and_2_give_the_same_batches_and_the_same_ledger(tmp_path: P
     none, one, two = (flat(loader(examples, workers=n, prefetch=n + 1, ledger=ledgers[n], **augmented()).steps(0, 5)) for n in range(3))
     assert none == one == two
     assert {ledger.hash() for ledger in ledgers} == {ledgers[0].hash()} != {Ledger().hash()}
+
+
+def same(batch: Batch, part: str) -> set[tuple[str, str]]:
+    """Pairs of different rows that hold the same in a part."""
+    held = list(zip(batch.ids, batch.contents[part].tolist(), strict=True))
+    return {(one, other) for one, a in held for other, b in held if a == b and one < other}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_batches_say_which_rows_hold_the_same_file_or_text(tmp_path: Path, workers: int) -> None:
+    rows = [{"id": f"r{n}", "image": f"{n // 2}.png", "caption": f"text {n % 3}", "label": "ab"[n % 2]} for n in range(6)]
+    picture_table(tmp_path, 3)
+    examples = plan.outline(recipe(write_jsonl(tmp_path / "repeats.jsonl", rows)), Ledger()).examples["train"]
+    made = loader(examples, workers=workers, batch_size=6, micro_batch=6, compared=("image", "caption"), **augmented())
+    (batch,) = [batch for step in made.steps(0, 1) for _, batch in step.micro]
+    assert same(batch, "image") == {("r0", "r1"), ("r2", "r3"), ("r4", "r5")}
+    assert same(batch, "caption") == {("r0", "r3"), ("r1", "r4"), ("r2", "r5")}
+    watched = [batch for _, batch in batches(examples, Plain(), size=6, compared=("image",))]
+    assert same(watched[0], "image") == same(batch, "image")
+
+
+def test_parts_that_are_absent_or_cover_other_seconds_are_not_the_same() -> None:
+    sounds = [Part("audio", Media("bell"), span) for span in ((0.0, 1.0), (1.0, 2.0), (0.0, 1.0))]
+    samples = [Sample(str(n), {"sound": sound, "level": Part("number", 0.5)}) for n, sound in enumerate(sounds)]
+    held = contents([*samples, Sample("x", {}), Sample("y", {})], ("sound", "level"))
+    assert len(set(held["sound"].tolist())) == 4
+    assert held["sound"][0] == held["sound"][2]
+    assert len(set(held["level"].tolist())) == 3
 
 
 def test_an_epoch_takes_every_row_once_and_its_last_batch_is_short(tmp_path: Path) -> None:

@@ -153,7 +153,8 @@ def cut(batch: Batch, sizes: tuple[int, ...]) -> list[tuple[int, Batch]]:
         part = slice(start, start + size)
         inputs = {name: {key: tensor[part] for key, tensor in tensors.items()} for name, tensors in batch.inputs.items()}
         answers = {name: tensor[part] for name, tensor in batch.answers.items()}
-        pieces.append((number, Batch(batch.ids[part], inputs, answers, {name: tensor[part] for name, tensor in batch.presence.items()})))
+        presence, contents = ({name: tensor[part] for name, tensor in given.items()} for given in (batch.presence, batch.contents))
+        pieces.append((number, Batch(batch.ids[part], inputs, answers, presence, contents=contents)))
         start += size
     return pieces
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
 from torch.nn import functional
 
 from multitune.core.errors import RecipeError
 from multitune.core.protocols import AnswerNeed, Batch, Needs, Outputs, PartNeed
-from multitune.tuning.losses import contrastive, cross_entropy, regression
+from multitune.tuning.losses import contrastive, cross_entropy, regression, sigmoid
 
 PAIR = Needs({"image": PartNeed("image"), "caption": PartNeed("text")}, {})
 KIND = Needs({}, {"kind": AnswerNeed("category", labels=("a", "b", "c"))})
@@ -22,7 +25,7 @@ def batch(answers: dict[str, torch.Tensor], there: list[bool], ids: tuple[str, .
 def embedded(rows: int, *, seed: int = 0) -> Outputs:
     rng = torch.Generator().manual_seed(seed)
     left, right = (functional.normalize(torch.randn(rows, 5, generator=rng), dim=-1) for _ in range(2))
-    return Outputs(embeddings={"image": left, "caption": right}, scalars={"scale": torch.tensor(4.0)})
+    return Outputs(embeddings={"image": left, "caption": right}, scalars={"scale": torch.tensor(4.0), "bias": torch.tensor(-2.0)})
 
 
 def test_rows_without_the_answer_do_not_count_even_where_they_are_nan() -> None:
@@ -94,6 +97,19 @@ def test_the_same_row_drawn_twice_is_not_its_own_negative() -> None:
     value = loss.sums(twice, batch({}, [True] * 4, ("a", "b", "c", "a")))["image_caption"]
     apart = loss.sums(twice, batch({}, [True] * 4, ("a", "b", "c", "d")))["image_caption"]
     assert once < value < apart
+
+
+@pytest.mark.parametrize("kind", [contrastive, sigmoid], ids=["contrastive", "sigmoid"])
+@pytest.mark.parametrize("part", ["image", "caption"])
+def test_rows_with_the_same_in_one_part_are_no_negatives_of_each_other(kind: Any, part: str) -> None:
+    outputs = embedded(4)
+    named = batch({}, [True] * 4, ("a", "b", "c", "d"))
+    held = {name: torch.arange(4) for name in ("image", "caption")} | {part: torch.tensor([7, 8, 9, 7])}
+    loss, harsh = (kind.build(kind.Options(repeats=wish), PAIR) for wish in ("masked", "negatives"))
+    same = replace(named, contents=held)
+    as_twins = loss.sums(outputs, replace(named, ids=("a", "b", "c", "a")))["image_caption"]
+    assert loss.sums(outputs, same)["image_caption"] == as_twins
+    assert harsh.sums(outputs, same)["image_caption"] == harsh.sums(outputs, named)["image_caption"] > as_twins
 
 
 def test_a_pair_of_which_no_row_has_both_parts_gives_zero() -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
+from typing import Literal
 
 import torch
 
 from multitune.core.errors import RecipeError, did_you_mean, one_of
 from multitune.core.protocols import Batch, Needs, Outputs, Tensor
 from multitune.tuning.losses._answers import check_shares
+
+Repeats = Literal["masked", "negatives"]
+REPEATS = "rows with the same picture or the same caption: masked, they are not each other's negatives; or negatives"
 
 
 def pairs_of(loss: str, wanted: Sequence[tuple[str, str]], needs: Needs) -> dict[str, tuple[str, str]]:
@@ -63,9 +67,14 @@ def embedded(loss: str, outputs: Outputs, pair: tuple[str, str], there: Tensor) 
     return outputs.embeddings[pair[0]][there].float(), outputs.embeddings[pair[1]][there].float()
 
 
-def twins(batch: Batch, there: Tensor) -> Tensor:
-    """bool (n, n): pairs of different rows with one id, among the rows that are there."""
+def twins(batch: Batch, there: Tensor, pair: tuple[str, str], *, repeats: Repeats) -> Tensor:
+    """bool (n, n): pairs of different rows that are no negatives: of one id, or with the same in one of two parts."""
     numbers: dict[str, int] = {}
     kept = [numbers.setdefault(name, len(numbers)) for name, here in zip(batch.ids, there.tolist(), strict=True) if here]
     ids = torch.tensor(kept, dtype=torch.long, device=there.device)
-    return (ids[:, None] == ids[None, :]) & ~torch.eye(len(kept), dtype=torch.bool, device=there.device)
+    same = ids[:, None] == ids[None, :]
+    for name in pair if repeats == "masked" else ():
+        if name in batch.contents:
+            held = batch.contents[name][there]
+            same = same | (held[:, None] == held[None, :])
+    return same & ~torch.eye(len(kept), dtype=torch.bool, device=there.device)

@@ -1,7 +1,8 @@
 """Symmetric InfoNCE over pairs of parts: each row's parts find each other among all rows of the step.
 
 It sees every embedding of the global batch at the memory of one micro-batch (gradient caching, a property of the step). Rows
-without one of the two parts leave both sides. Rows of the same id (a mix may draw one twice) are not each other's negatives.
+without one of the two parts leave both sides. Rows of the same id (a mix may draw one twice), and rows that hold the same file or text in
+one of the two parts (a picture with five captions), are not each other's negatives.
 The weight of a pair's term is the number of rows that have both parts.
 
 Source: van den Oord et al. 2018, arXiv:1807.03748; Radford et al. 2021, arXiv:2103.00020.
@@ -18,7 +19,7 @@ from torch.nn import functional
 
 from multitune.core import catalog
 from multitune.core.protocols import Batch, Needs, Outputs, Tensor
-from multitune.tuning.losses._pairs import both, embedded, pairs_of, shares_of, twins
+from multitune.tuning.losses._pairs import REPEATS, Repeats, both, embedded, pairs_of, shares_of, twins
 
 
 class Options(catalog.Options):
@@ -28,6 +29,7 @@ class Options(catalog.Options):
     symmetric: bool = Field(default=True, description="false: only the first part of a pair looks for the second")
     shares: dict[str, float] = Field(default_factory=dict, description="<first>_<second>: what multiplies its term; 1 by default")
     parts: dict[str, float] | None = Field(default=None, description="part: what multiplies the terms of all its pairs; 1 by default")
+    repeats: Repeats = Field(default="masked", description=REPEATS)
 
 
 def build(options: Options, needs: Needs) -> Contrastive:
@@ -36,7 +38,7 @@ def build(options: Options, needs: Needs) -> Contrastive:
     Raises: RecipeError for a pair of unknown parts, fewer than two parts, or a share for no pair.
     """
     pairs = pairs_of("contrastive", options.pairs, needs)
-    return Contrastive(pairs, shares_of(options.shares, options.parts or {}, pairs), symmetric=options.symmetric)
+    return Contrastive(pairs, shares_of(options.shares, options.parts or {}, pairs), symmetric=options.symmetric, repeats=options.repeats)
 
 
 class Contrastive:
@@ -44,10 +46,13 @@ class Contrastive:
 
     over: Literal["rows", "pairs"] = "pairs"
 
-    def __init__(self, pairs: Mapping[str, tuple[str, str]], shares: Mapping[str, float], *, symmetric: bool) -> None:
+    def __init__(
+        self, pairs: Mapping[str, tuple[str, str]], shares: Mapping[str, float], *, symmetric: bool, repeats: Repeats = "masked"
+    ) -> None:
         self.terms = tuple(pairs)
         self.shares: Mapping[str, float] = shares
         self._pairs = pairs
+        self._repeats: Repeats = repeats
         self._symmetric = symmetric
 
     def weights(self, batch: Batch) -> Mapping[str, float]:
@@ -67,7 +72,7 @@ class Contrastive:
                 result[term] = outputs.embeddings[pair[0]].sum() * 0.0
                 continue
             cosines = outputs.scalars["scale"].float() * (left @ right.T)
-            scores = cosines.masked_fill(twins(batch, there), float("-inf"))
+            scores = cosines.masked_fill(twins(batch, there, pair, repeats=self._repeats), float("-inf"))
             truth = torch.arange(len(scores), device=scores.device)
             result[term] = functional.cross_entropy(scores, truth, reduction="sum")
             if self._symmetric:

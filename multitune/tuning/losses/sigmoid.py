@@ -2,7 +2,8 @@
 
 It wants a model with a learned scale and a learned bias: `model: {name: dual_encoder, scale: 10, bias: -10, ...}`, or one that has both,
 as SigLIP does. It sees every embedding of the global batch at the memory of one micro-batch. Rows without one of the two parts leave both
-sides; rows of the same id (a mix may draw one twice) are not judged against each other. The sum is divided by the number of rows.
+sides; rows of the same id (a mix may draw one twice), or with the same file or text in one of the two parts, are not judged against each
+other. The sum is divided by the number of rows.
 
 Source: Zhai et al. 2023, arXiv:2303.15343; the scale is the temperature itself, the paper learns its logarithm, as our models do.
 """
@@ -19,7 +20,7 @@ from torch.nn import functional
 from multitune.core import catalog
 from multitune.core.errors import RecipeError
 from multitune.core.protocols import Batch, Needs, Outputs, Tensor
-from multitune.tuning.losses._pairs import both, embedded, pairs_of, shares_of, twins
+from multitune.tuning.losses._pairs import REPEATS, Repeats, both, embedded, pairs_of, shares_of, twins
 
 SCALARS = ("scale", "bias")  # what of the model it reads beside embeddings
 ADVICE = "Give it one, model.bias=-10 with model.scale=10, or use contrastive."
@@ -31,6 +32,7 @@ class Options(catalog.Options):
     pairs: list[tuple[str, str]] = Field(default_factory=list, description="such as [[image, caption]]; empty: every pair of parts")
     shares: dict[str, float] = Field(default_factory=dict, description="<first>_<second>: what multiplies its term; 1 by default")
     parts: dict[str, float] = Field(default_factory=dict, description="part: what multiplies the terms of all its pairs; 1 by default")
+    repeats: Repeats = Field(default="masked", description=REPEATS)
 
 
 def build(options: Options, needs: Needs) -> Sigmoid:
@@ -39,7 +41,7 @@ def build(options: Options, needs: Needs) -> Sigmoid:
     Raises: RecipeError for a pair of unknown parts, fewer than two parts, or a share for no pair.
     """
     pairs = pairs_of("sigmoid", options.pairs, needs)
-    return Sigmoid(pairs, shares_of(options.shares, options.parts, pairs))
+    return Sigmoid(pairs, shares_of(options.shares, options.parts, pairs), repeats=options.repeats)
 
 
 class Sigmoid:
@@ -47,10 +49,11 @@ class Sigmoid:
 
     over: Literal["rows", "pairs"] = "pairs"
 
-    def __init__(self, pairs: Mapping[str, tuple[str, str]], shares: Mapping[str, float]) -> None:
+    def __init__(self, pairs: Mapping[str, tuple[str, str]], shares: Mapping[str, float], *, repeats: Repeats = "masked") -> None:
         self.terms = tuple(pairs)
         self.shares: Mapping[str, float] = shares
         self._pairs = pairs
+        self._repeats: Repeats = repeats
 
     def weights(self, batch: Batch) -> Mapping[str, float]:
         """How many rows have both parts."""
@@ -70,5 +73,5 @@ class Sigmoid:
             left, right = embedded("sigmoid", outputs, pair, there)
             signs = 2 * torch.eye(len(left), device=left.device) - 1
             costs = -functional.logsigmoid(signs * (scale * (left @ right.T) + bias))
-            result[term] = costs.masked_fill(twins(batch, there), 0.0).sum()
+            result[term] = costs.masked_fill(twins(batch, there, pair, repeats=self._repeats), 0.0).sum()
         return result

@@ -76,6 +76,7 @@ class Line:
             world=ranks.world,
             rank=ranks.rank,
             gather=ranks.gather_texts,
+            compared=compared(loss, family),
         )
         return cls(planned, family, anatomy, scope, loss, loader)
 
@@ -96,7 +97,8 @@ class Line:
             return {}
         size = plan["train.batch_size"] if self.loss.over == "pairs" else plan["train.micro_batch"]
         with self.running() as preparer:
-            found = held_out(self.family, self.loss, (batch for _, batch in batches(rows, preparer, size=size)), ranks=ranks)
+            made = batches(rows, preparer, size=size, compared=compared(self.loss, self.family))
+            found = held_out(self.family, self.loss, (batch for _, batch in made), ranks=ranks)
         return {f"valid/{name}": value for name, value in found.items()}
 
     @contextmanager
@@ -113,6 +115,11 @@ class Line:
         from multitune.tuning.step import reached
 
         return reached(self.family, self.loss, self.scope, batch)
+
+
+def compared(loss: Loss, family: Family) -> tuple[str, ...]:
+    """The parts of which batches say which rows hold the same: those that a loss over pairs brings together."""
+    return tuple(family.needs.parts) if loss.over == "pairs" else ()
 
 
 def prove_cuts(line: Line, run: RunDir) -> tuple[Finding, ...]:
