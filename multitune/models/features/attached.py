@@ -14,22 +14,29 @@ from multitune.core.protocols import Batch, Features, Outputs, Prediction
 from multitune.models.features.light import blanked
 from multitune.models.features.preparing import Stand
 from multitune.models.features.shards import Space
+from multitune.models.features.ways import Way
 from multitune.models.replay import Seam, replay
 from multitune.models.replay.replaying import emptied
 
 
 @dataclass(frozen=True)
 class Source:
-    """The features of one tower: where they stand, the seam of its cut, and the space that holds them."""
+    """The features of one tower: where they stand, how its parts come to it, the seam of its cut, and the space that holds them."""
 
     stand: Stand
+    way: Way
     seam: Seam
     space: Space
 
     @property
     def silent(self) -> tuple[str, ...]:
-        """The names of the part's inputs that only feed the cut."""
-        return tuple(name for part, name in self.seam.blank if part == self.stand.part)
+        """The names of the tower's inputs that only feed the cut."""
+        return tuple(name for part, name in self.seam.blank if part == self.stand.inputs)
+
+    @property
+    def parts(self) -> str:
+        """The parts that the tower reads, for people."""
+        return " and ".join(self.stand.parts) or "prompt"
 
 
 class _Replaying:
@@ -84,10 +91,9 @@ def inside(family: Any, batch: Batch, sources: Sequence[Source]) -> Generator[Ba
 
 
 def _refuse_lost(batch: Batch, source: Source, contents: Sequence[str]) -> None:
-    there = batch.presence[source.stand.part].tolist()
-    lost = [id for id, content, present in zip(batch.ids, contents, there, strict=True) if present and content not in source.space]
+    lost = [id for id, content in zip(batch.ids, contents, strict=True) if content and content not in source.space]
     if lost:
         raise Fault(
-            f"{source.space.folder}: the features of the {source.stand.part} of row {lost[0]} are gone, since the run began. "
+            f"{source.space.folder}: the features of the {source.parts} of row {lost[0]} are gone, since the run began. "
             "Run the same command again: what is missing is encoded anew."
         )

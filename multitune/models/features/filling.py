@@ -7,7 +7,7 @@ from collections.abc import Generator, Hashable, Iterable, Iterator, Mapping, Se
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,12 +22,13 @@ from multitune.models.features import shards
 from multitune.models.features.attached import Source, attached
 from multitune.models.features.contents import Contents, unchanged
 from multitune.models.features.keys import Asked, key_parts
-from multitune.models.features.preparing import Separate, Stand, StoredPreparer
+from multitune.models.features.preparing import Stand, StoredPreparer
 from multitune.models.features.shards import TYPES, Kept, Space, rounded
 from multitune.models.features.upkeep import MEDIA, used
+from multitune.models.features.ways import content as content_of
+from multitune.models.features.ways import only, ways
 from multitune.models.predictor import GROUP_ROWS, Forgetful, Predictor, Row
 from multitune.models.replay import Seam, Stored, encode_rows, probe_rows
-from multitune.models.signals import Storable
 
 SHARD_BYTES = 64 << 20
 SHARD_ROWS = 1024
@@ -76,14 +77,14 @@ class Features:
         sources: list[Source] = []
         findings: list[Finding] = []
         for tower, seam in seams.items():
-            signal = cast("Separate", family.preparer).signals[tower]
-            parts = key_parts(family, seam, preparing=signal.describe(), row=row, asked=asked)
+            way = ways(family.preparer)[tower]
+            parts = key_parts(family, seam, preparing=way.describe(), row=row, asked=asked)
             folder = root / store.key(parts)[:40]
-            shards.about(folder, {"tower": tower, "cut": seam.cut.name, "modality": signal.modality, "key": parts})
+            shards.about(folder, {"tower": tower, "cut": seam.cut.name, "modality": way.modality, "key": parts})
             space = Space(folder, asked.type)
             findings += space.look(verify=True)
             used(folder)
-            sources.append(Source(Stand(tower, tower, folder, asked.type), seam, space))
+            sources.append(Source(Stand(tower, way.parts, way.inputs, way.always, folder, asked.type), way, seam, space))
         return cls(family, root, tuple(sources), Contents(root / MEDIA), seed), findings
 
     def preparer(self) -> StoredPreparer:
@@ -125,10 +126,9 @@ class Features:
                     _compare(source, sample.id, source.space.read(content), again)
 
     def prepared(self, sample: Sample, source: Source, memo: Memo) -> Row | None:
-        """The row with nothing but the part of one tower; None where that cannot be read."""
-        part = source.stand.part
+        """The row with nothing but the parts of one tower; None where one cannot be read."""
         try:
-            return self.family.preparer.prepare(Sample(sample.id, {part: sample.parts[part]}), memo)
+            return source.way.alone(only(sample, source.stand.parts), memo)
         except BadPart:
             return None
 
@@ -157,8 +157,8 @@ class _Filling:
         self._asked: set[str] = set()
 
     def take(self, sample: Sample) -> None:
-        part = sample.parts.get(self._source.stand.part)
-        content = "" if part is None else self._features.contents.of(part)
+        stand = self._source.stand
+        content = content_of(sample, stand.parts, self._features.contents.of) if stand.asked(sample) else ""
         if not content or content in self._asked or not self._features.lacks(self._source, content, sample):
             return
         row = self._features.prepared(sample, self._source, self._memo)
@@ -180,12 +180,11 @@ class _Filling:
     def _encode(self, group: Sequence[tuple[str, Sample, Row]]) -> None:
         features, source = self._features, self._source
         made = encode_rows(features.family, source.seam, [row for _, _, row in group])
-        signal = cast("Storable", cast("Separate", features.family.preparer).signals[source.stand.part])
         for (content, sample, row), stored in zip(group, made, strict=True):
-            media = sample.parts[source.stand.part].value
-            if stored is None or (isinstance(media, Media) and not unchanged(media)):
+            values = [part.value for part in only(sample, source.stand.parts).parts.values()]
+            if stored is None or not all(unchanged(value) for value in values if isinstance(value, Media)):
                 continue
-            self._made[content] = Kept(stored, signal.light(row["parts"][source.stand.part], source.silent))
+            self._made[content] = Kept(stored, source.way.light(row, source.silent))
             self._bytes += stored.num_bytes
             features.counts.rounding = max(features.counts.rounding, _rounding(stored, TYPES[source.space.type]))
         if self._bytes >= SHARD_BYTES or len(self._made) >= SHARD_ROWS:
@@ -245,7 +244,7 @@ def _compare(source: Source, row: str, kept: Stored, again: Stored) -> None:
             allowed = TOLERANCE * _spread(now.double()) + coarse
         if not apart <= allowed:
             raise Fault(
-                f"{source.space.folder}: the stored features of the {source.stand.part} of row {row} are not what the model gives now "
+                f"{source.space.folder}: the stored features of the {source.parts} of row {row} are not what the model gives now "
                 f"({apart:.1e} apart, {allowed:.1e} are tolerated). Look with `multitune store verify`, or train with features.store=off."
             )
 

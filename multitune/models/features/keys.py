@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from importlib import metadata
@@ -73,7 +73,7 @@ def weights_under(family: nn.Module, path: str, row: Row) -> str:
         total = [tensor.double().sum() for tensor in outputs if tensor.requires_grad]
         found = torch.autograd.grad(torch.stack(total).sum(), [p for _, p in named], allow_unused=True) if total else [None] * len(named)
     fed = {name for (name, _), gradient in zip(named, found, strict=True) if gradient is not None}
-    aside = [tower for tower in _beside(path, begun) if not any(name.startswith(f"{tower}.") for name in fed)]
+    aside = [name for name in _beside(_tower(family, path), begun) if _parameters(family, name) and not _feeds(name, fed)]
     under = {name for name in begun if not any(f"{name}.".startswith(f"{tower}.") for tower in aside)}
     digest = hashlib.sha256()
     for name, tensor in sorted(_tensors(family), key=lambda pair: pair[0]):
@@ -92,12 +92,27 @@ def _ended(outputs: list[Tensor], given: Any) -> None:
     raise _EndedError
 
 
-def _beside(path: str, begun: list[str]) -> set[str]:
-    """The modules that lie beside a path's first two steps: other towers."""
-    steps = path.split(".")
-    around = {".".join(steps[:depth]) for depth in range(min(2, len(steps)))}
-    own = {".".join(steps[: depth + 1]) for depth in range(len(steps))}
+def _tower(family: Any, path: str) -> str:
+    """The path of the tower that a cut is in; the cut's own where it is in none."""
+    paths = {id(module): name for name, module in family.named_modules()}
+    towers = [paths.get(id(tower), "") for tower in family.towers.values()]
+    return next((tower for tower in towers if f"{path}.".startswith(f"{tower}.")), path)
+
+
+def _beside(tower: str, begun: list[str]) -> set[str]:
+    """The modules that lie beside a tower and beside those around it."""
+    steps = tower.split(".")
+    own = {".".join(steps[:depth]) for depth in range(len(steps) + 1)}
+    around = own - {tower}
     return {name for name in begun if name and name.rpartition(".")[0] in around and name not in own}
+
+
+def _feeds(name: str, fed: Collection[str]) -> bool:
+    return any(parameter.startswith(f"{name}.") for parameter in fed)
+
+
+def _parameters(family: nn.Module, name: str) -> bool:
+    return next(family.get_submodule(name).parameters(), None) is not None
 
 
 def _tensors(family: nn.Module) -> list[tuple[str, Tensor]]:

@@ -65,11 +65,15 @@ def taken_down(row: Any, arrays: list[np.ndarray]) -> Any:
             return {"~": [row.dtype.str, list(row.shape)]}
         arrays.append(np.ascontiguousarray(row))
         return {"=": len(arrays) - 1}
-    return row
+    if isinstance(row, list | tuple):
+        return [taken_down(inner, arrays) for inner in cast("Sequence[Any]", row)]
+    return row.item() if isinstance(row, np.generic) else row
 
 
 def taken_up(data: Any, arrays: Sequence[np.ndarray]) -> Any:
     """The row that `taken_down` wrote."""
+    if isinstance(data, list):
+        return [taken_up(inner, arrays) for inner in cast("list[Any]", data)]
     if not isinstance(data, Mapping):
         return data
     named = cast("Mapping[str, Any]", data)

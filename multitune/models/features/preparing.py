@@ -5,31 +5,31 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
-from multitune.core.protocols import Batch, Memo, Part, Preparer, Sample
+from multitune.core.protocols import Batch, Memo, Preparer, Sample
 from multitune.models.features.contents import Contents
 from multitune.models.features.shards import Space
-from multitune.models.prepare import Prepared
-from multitune.models.signals import Signal
+from multitune.models.features.ways import content as content_of
+from multitune.models.features.ways import standing
 
-
-@runtime_checkable
-class Separate(Protocol):
-    """A preparer whose parts each go their own way to a tower; the others join them, and no part is known alone."""
-
-    @property
-    def signals(self) -> Mapping[str, Signal]: ...
+LOST = "lost"  # in place of the hash of what has no features
 
 
 @dataclass(frozen=True)
 class Stand:
-    """Where the features of a tower stand. part: that it reads, of the same name in the batch's inputs."""
+    """Where the features of a tower stand; parts, inputs and always: as its `Way` has them."""
 
     tower: str
-    part: str
+    parts: tuple[str, ...]
+    inputs: str
+    always: bool
     folder: Path
     type: str
+
+    def asked(self, sample: Sample) -> bool:
+        """Whether the tower is asked for something of this row."""
+        return self.always or any(name in sample.parts for name in self.parts)
 
 
 class StoredPreparer:
@@ -50,20 +50,20 @@ class StoredPreparer:
         self._open = contents, spaces
 
     def prepare(self, sample: Sample, memo: Memo) -> Mapping[str, Any]:
-        """One row alone; under `stored`, tower -> the hash of the content whose features are there.
+        """One row alone; under `stored`, tower -> the hash of the content whose features are there, `LOST` where they are not.
 
         Raises: BadPart for a part that cannot be decoded.
         """
         contents, spaces = self._opened()
         stored: dict[str, str] = {}
-        parts = dict(sample.parts)
+        given = sample
         for stand in self.stands:
-            part = parts.get(stand.part)
-            content = "" if part is None else contents.of(part)
-            if part is not None and content in spaces[stand.tower]:
-                parts[stand.part] = Part(part.modality, Prepared(spaces[stand.tower].light(content)), part.span)
-                stored[stand.tower] = content
-        return {**self.inner.prepare(replace(sample, parts=parts), memo), "stored": stored}
+            if stand.asked(sample):
+                content = content_of(sample, stand.parts, contents.of)
+                there = content in spaces[stand.tower]
+                stored[stand.tower] = content if there else LOST
+                given = standing(given, stand.parts, spaces[stand.tower].light(content)) if there else given
+        return {**self.inner.prepare(given, memo), "stored": stored}
 
     def collate(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
         """A batch of prepared rows."""

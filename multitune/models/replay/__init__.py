@@ -1,7 +1,7 @@
 """Cuts and replay: where a family can be cut, what its rows leave there, and the proof that putting it back changes nothing."""
 
 from multitune.models.replay.cuts import Candidates, Cut, Refusal, Seam, candidates, could_be, places
-from multitune.models.replay.probing import probe_rows, probe_sample
+from multitune.models.replay.probing import probe_rows, probe_sample, probe_samples
 from multitune.models.replay.proof import Proof, prove
 from multitune.models.replay.recording import Stored, encode_rows
 from multitune.models.replay.replaying import blanked, replay
@@ -9,5 +9,5 @@ from multitune.models.replay.settling import Settled, settle
 
 __all__ = [
     "Candidates", "Cut", "Proof", "Refusal", "Seam", "Settled", "Stored",
-    "blanked", "candidates", "could_be", "encode_rows", "places", "probe_rows", "probe_sample", "prove", "replay", "settle",
+    "blanked", "candidates", "could_be", "encode_rows", "places", "probe_rows", "probe_sample", "probe_samples", "prove", "replay", "settle",
 ]  # fmt: skip

@@ -22,6 +22,11 @@ def probe_sample(needs: Needs, *, seed: int) -> Sample:
     return Sample("probe", parts)
 
 
+def probe_samples(needs: Needs, count: int = 3) -> list[Sample]:
+    """Made-up samples, each another."""
+    return [probe_sample(needs, seed=seed) for seed in range(count)]
+
+
 def probe_rows(family: Any, count: int = 3) -> list[Mapping[str, Any]]:
     """Prepared rows of as many different sizes as there are, at most `count`, filled up with rows of sizes seen before."""
     made: dict[int, Mapping[str, Any]] = {}

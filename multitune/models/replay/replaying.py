@@ -17,6 +17,9 @@ from multitune.models.replay.recording import Stored, device_of
 from multitune.models.replay.trees import Shape, blank, empty, join, joined_shape, rebuilt
 
 
+SEVERAL = 5  # axes of a tensor that holds several pictures a row
+
+
 @contextmanager
 def replay(family: Any, seam: Seam, rows: Sequence[Stored | None]) -> Generator[None]:
     """Forwards inside must be of a batch of exactly these rows, in this order; give them `blanked(batch, seam)`.
@@ -65,8 +68,16 @@ def blanked(batch: Batch, seam: Seam) -> Batch:
 
 
 def emptied(tensor: Tensor) -> Tensor:
-    """A tensor of the same shape that says nothing."""
-    return torch.full_like(tensor, torch.nan) if tensor.is_floating_point() else torch.zeros_like(tensor)
+    """A tensor of the same shape that says nothing: NaN, zeros for ids and flags.
+
+    Of several pictures a row, those that are zeros throughout stay zeros: that is how they are padded, and some models count the others.
+    """
+    if not tensor.is_floating_point():
+        return torch.zeros_like(tensor)
+    made = torch.full_like(tensor, torch.nan)
+    if tensor.dim() >= SEVERAL and not tensor.is_meta:
+        made[~tensor.flatten(2).any(-1)] = 0
+    return made
 
 
 def _blanks(layout: Any, shapes: Sequence[Shape], device: torch.device) -> Any:

@@ -161,30 +161,30 @@ def samples(examples: Examples, places: Sequence[int]) -> Iterator[Sample]:
 
 def fitting(line: Line, proofs: Sequence[Proof]) -> tuple[dict[str, Seam], list[Finding]]:
     """The cuts that hold and can be stored, by tower, and why the others cannot."""
-    from multitune.models.features.preparing import Separate
-    from multitune.models.signals import Storable
+    from multitune.models.features import ways
+    from multitune.models.replay import probe_samples
 
     recipe, preparer = line.planned.recipe, line.family.preparer
+    known = ways.ways(preparer)
     seams: dict[str, Seam] = {}
     findings: list[Finding] = []
     for proof in proofs:
         tower, seam = proof.cut.tower, proof.seam
         if not proof.equal or seam is None:
             continue
-        signals: Mapping[str, Any] = preparer.signals if isinstance(preparer, Separate) else {}
+        way, parts = known.get(tower), recipe.data.parts
         outside = [path for path in seam.below if not path.startswith(f"{_root(line, tower)}.")]
-        spec = recipe.data.parts.get(tower)
         why = ""
         if recipe.train.precision != "fp32":
             why = f"training is in {recipe.train.precision}, and they would be in fp32"
-        elif tower not in signals or spec is None:
-            why = "its input is prepared together with other parts"
-        elif not isinstance(signals[tower], Storable):
-            why = "its signal has no `light`"
-        elif spec.augment:
-            why = "its part is augmented, another one in each epoch"
+        elif way is None:
+            why = "its input cannot be kept apart: it is joined with other parts, or its signal has no `light`"
+        elif augmented := [name for name in way.parts if parts[name].augment]:
+            why = f"{' and '.join(augmented)} is augmented, another one in each epoch"
         elif outside:
             why = f"{outside[0]}, which is of another tower, runs below it"
+        else:
+            why = ways.trouble(preparer, way, probe_samples(line.family.needs), [name for at, name in seam.blank if at == way.inputs])
         if why:
             findings.append(Finding("features-not-kept", Severity.INFO, proof.cut.name, f"its features are not kept: {why}.", ""))
         else:

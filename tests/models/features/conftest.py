@@ -16,10 +16,12 @@ from multitune.data.sample import placed
 from multitune.models import anatomy
 from multitune.models.features.filling import Features
 from multitune.models.features.keys import Asked
+from multitune.models.features.ways import ways
 from multitune.models.load import Weights
 from multitune.models.replay import Settled, settle
-from tests.models import speaking
+from tests.models import encoder_decoders, seeing, speaking
 from tests.models.conftest import write_clip
+from tests.models.test_generative_whole import write_smolvlm
 
 ASKED = Asked("fp32", 1)
 AGES_AGO = 1_600_000_000
@@ -86,6 +88,31 @@ def speaker(folder: Path) -> Any:
     return catalog.find("family", "generative", given).build(needs, Weights())
 
 
+SIGHTED = {"llava": seeing.write_llava, "qwen": seeing.write_qwen, "smolvlm": write_smolvlm}
+
+
+def whole(folder: Path, kind: str, *more: str) -> Any:
+    """A model that joins pictures and text itself; more: names of further pictures."""
+    pictures = dict.fromkeys(("photo", *more), PartNeed("image"))
+    needs = Needs({**pictures, "ask": PartNeed("text")}, {"words": AnswerNeed("text")})
+    return catalog.find("family", "generative", {"pretrained": str(SIGHTED[kind](folder))}).build(needs, Weights())
+
+
+def asking(rows: Sequence[Sample], *more: str) -> list[Sample]:
+    """The rows with a question, and with further pictures in all but every third row."""
+    made: list[Sample] = []
+    for place, row in enumerate(without(row, "label") for row in rows if "words" in row.parts):
+        asked = {"ask": Part("text", "what " * (place % 4) + "is it?")}
+        others = {name: rows[(place + 1) % len(rows)].parts.get("photo") for name in more if place % 3}
+        made.append(replace(row, parts=row.parts | asked | {name: part for name, part in others.items() if part is not None}))
+    return made
+
+
+def two_sided(folder: Path, kind: str) -> Any:
+    """An encoder-decoder."""
+    return encoder_decoders.built(encoder_decoders.write_folders(folder)[kind], encoder_decoders.needs(kind))
+
+
 def moving(family: Any, *still: str) -> list[str]:
     """Public names of everything but what begins with one of these."""
     return [name for name in anatomy.find(family).parameters if not name.startswith(still)]
@@ -95,8 +122,8 @@ def opened(family: Any, names: Sequence[str], root: Path, asked: Asked = ASKED) 
     """The store for the cuts of a family in which these move; each must hold."""
     settled: Settled = settle(family, names)
     assert all(proof.equal for proof in settled.proofs), settled.lines()
-    signals = family.preparer.signals
-    return Features.open(family, {tower: seam for tower, seam in settled.seams.items() if tower in signals}, root=root, asked=asked)[0]
+    known = ways(family.preparer)
+    return Features.open(family, {tower: seam for tower, seam in settled.seams.items() if tower in known}, root=root, asked=asked)[0]
 
 
 def without(sample: Sample, *names: str) -> Sample:

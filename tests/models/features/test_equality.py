@@ -17,7 +17,20 @@ from multitune.models.features.filling import Features, FillingPredictor
 from multitune.models.predictor import Forgetful, Predictor, plain
 from multitune.models.replay import blanked, encode_rows, replay
 from multitune.models.replay.proof import Run, run
-from tests.models.features.conftest import classifier, clip_embedder, embedder, moving, opened, speaker, without
+from tests.models import encoder_decoders
+from tests.models.features.conftest import (
+    SIGHTED,
+    asking,
+    classifier,
+    clip_embedder,
+    embedder,
+    moving,
+    opened,
+    speaker,
+    two_sided,
+    whole,
+    without,
+)
 
 CASES = {
     "a classifier over frozen towers": ("classifier", ("photo", "words")),
@@ -28,14 +41,35 @@ CASES = {
     "a model taken whole below its projections": ("clip", ("photo", "words")),
     "a speaker over a frozen picture tower": ("speaker", ("photo",)),
     "a speaker whose picture tower's upper block moves": ("speaker", ("photo.embeddings", "photo.layers.0")),
+    "a model that joins pictures and text, below its projector": ("llava", ("photo.",)),
+    "a model of pictures in tiles": ("smolvlm", ("photo.",)),
+    "a model of pictures as large as they are": ("qwen", ("photo.",)),
+    "a model that hears": ("whisper", ("encoder.",)),
+}
+MORE = {
+    "a model of several pictures a row": ("llava two", ("model.model.vision_tower.",)),
+    "a model of several pictures in tiles": ("smolvlm two", ("model.model.vision_model.",)),
+    "a joined model whose picture tower's upper block moves": ("llava", ("photo.embeddings", "photo.pre", "photo.encoder.layers.0")),
+    "a model of large pictures whose tower's upper block moves": ("qwen", ("photo.patch_embed", "photo.blocks.0")),
+    "a model that hears whose upper block moves": ("whisper", ("encoder.conv", "encoder.embed", "encoder.layers.0")),
+    "a model that reads": ("t5", ("encoder.", "decoder.shared")),
+    "a model that reads whose upper block moves": ("bart", ("encoder.embed", "encoder.layernorm", "encoder.layers.0", "decoder.shared")),
+    "a model that tells what it sees": ("blip", ("encoder.",)),
 }
 
 
-@pytest.fixture(params=CASES)
+@pytest.fixture(params=[*CASES, *(pytest.param(name, marks=pytest.mark.slow) for name in MORE)])
 def case(
     request: pytest.FixtureRequest, folders: Mapping[str, Path], rows: list[Sample], tmp_path: Path
 ) -> tuple[Any, list[str], list[Sample]]:
-    shape, still = CASES[request.param]
+    shape, still = (CASES | MORE)[request.param]
+    kind, *more = shape.split()
+    if kind in SIGHTED:
+        made = whole(tmp_path / kind, kind, *more)
+        return made, moving(made, *still), asking(rows, *more)
+    if kind in encoder_decoders.KINDS:
+        made = two_sided(tmp_path / kind, kind)
+        return made, moving(made, *still), encoder_decoders.rows(kind)
     made = {
         "classifier": lambda: classifier(folders),
         "embedder": lambda: embedder(folders),
@@ -87,11 +121,11 @@ def test_stored_is_unstored_in_every_gradient(case: tuple[Any, list[str], list[S
     batch = prepared(features.preparer(), rows[:9])
     assert [*batch.stored] == [source.stand.tower for source in features.sources]
     stored = on_store(features, batch, names)
-    whole = prepared(family.preparer, rows[:9])
-    assert apart(gradients(family, whole, names), stored) < 1e-5
+    plainly = prepared(family.preparer, rows[:9])
+    assert apart(gradients(family, plainly, names), stored) < 1e-5
     for tensors in batch.inputs.values():
         assert not any(bool(tensor.isfinite().all()) for tensor in tensors.values() if tensor.is_floating_point())
-    assert same(stored, unstored(features, whole, rows[:9], names))
+    assert same(stored, unstored(features, plainly, rows[:9], names))
 
 
 def unstored(features: Features, batch: Any, rows: Sequence[Sample], names: Sequence[str]) -> Run:
@@ -101,8 +135,7 @@ def unstored(features: Features, batch: Any, rows: Sequence[Sample], names: Sequ
 
     with ExitStack() as stack:
         for source in features.sources:
-            part = source.stand.part
-            alone = [None if part not in row.parts else features.prepared(row, source, Forgetful()) for row in rows]
+            alone = [features.prepared(row, source, Forgetful()) if source.stand.asked(row) else None for row in rows]
             there = iter(encode_rows(family, source.seam, [row for row in alone if row is not None]))
             stack.enter_context(replay(family, source.seam, [None if row is None else next(there) for row in alone]))
             batch = blanked(batch, source.seam)
@@ -126,7 +159,7 @@ def test_a_second_opening_reads_the_same_bits_and_encodes_nothing(case: tuple[An
 def test_predictions_are_the_bits_of_those_without_a_store(case: tuple[Any, list[str], list[Sample]], tmp_path: Path) -> None:
     family, names, rows = case
     asked = [replace(row, parts={name: part for name, part in row.parts.items() if name in family.needs.parts}) for row in rows]
-    generate = {"max_new_tokens": 4} if "words" in family.needs.answers else {}
+    generate = {"max_new_tokens": 4} if any(need.modality == "text" for need in family.needs.answers.values()) else {}
     plainly = Predictor(family, generate=generate).predict(asked)
     features = opened(family, names, tmp_path / "store")
     stored = FillingPredictor(features, generate=generate).predict(asked)

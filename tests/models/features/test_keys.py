@@ -19,6 +19,7 @@ from multitune.models.features import upkeep
 from multitune.models.features.contents import Contents
 from multitune.models.features.filling import Features
 from multitune.models.features.keys import Asked
+from multitune.models.features.preparing import LOST
 from multitune.models.predictor import Forgetful
 from multitune.models.replay import settle
 from tests.models.features.conftest import AGES_AGO, ASKED, classifier, moving, opened
@@ -158,7 +159,7 @@ def test_a_row_whose_features_are_gone_ends_the_run(folders: Folders, rows: list
     features = opened(family, moving(family, "photo", "words"), store)
     made = features.preparer()
     batch: Batch = made.collate([made.prepare(row, Forgetful()) for row in rows[:2]])
-    lost = replace(batch, stored={"photo": ("", batch.stored["photo"][1]), "words": batch.stored["words"]})
+    lost = replace(batch, stored={"photo": (LOST, batch.stored["photo"][1]), "words": batch.stored["words"]})
     with features.attached(), pytest.raises(Fault, match="of the photo of row row-0 are gone"):
         family(lost)
 

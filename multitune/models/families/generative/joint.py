@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ from multitune.core.protocols import Batch, Media, Memo, Part, Sample
 from multitune.data.decode import BadPart, opened
 from multitune.models.families.generative.preparing import IGNORED, padded, rounded, shortened
 from multitune.models.families.generative.prompt import Prompt, neutral, special_tokens
+from multitune.models.families.generative.seen import Replayed, Seen, SightWay
+from multitune.models.features.light import is_hollow
+from multitune.models.prepare import Prepared
 from multitune.models.signals import TextSignal
 
 JOINED = "joined"
@@ -30,6 +34,7 @@ class JointPreparer:
     """A row: the processor's arrays for pictures and prompt, and the answer's token ids if it has an answer.
 
     media: the parts that are pictures, in order. limits: text part or answer -> tokens kept of it, 0: all. limit: tokens in all.
+    sight: the tower that reads the pictures; empty where there is not the one. Pictures that are `Prepared` are what `SightWay` keeps.
     """
 
     processor: Any
@@ -38,19 +43,33 @@ class JointPreparer:
     media: tuple[str, ...]
     limits: Mapping[str, int]
     limit: int
+    sight: str = ""
+
+    def ways(self) -> Mapping[str, SightWay]:
+        """The pictures' way to the tower that reads them."""
+        return {self.sight: SightWay(self, self.media)} if self.sight and self.media else {}
 
     def prepare(self, sample: Sample, memo: Memo) -> Mapping[str, Any]:
         """One row alone; `truncated`: part -> tokens that did not fit.
 
         Raises: BadPart for a part that cannot be decoded, or a row that is longer than the model takes: media tokens are never cut.
         """
+        return self._row(sample, self.seen(sample, memo), None)
+
+    def recorded(self, sample: Sample, memo: Memo) -> Mapping[str, Any]:
+        """The row as `prepare` gives it, with what is to be kept of its pictures: `made` by the processor of pictures, their `sizes`."""
+        seen = self.seen(sample, memo)
+        replayed = Replayed(self.processor.image_processor, None)
+        row = self._row(sample, seen, replayed)
+        return {**row, "made": replayed.given or {}, "sizes": [list(one.size) for one in seen.pictures] if seen is not None else []}
+
+    def _row(self, sample: Sample, seen: Seen | None, replayed: Replayed | None) -> Mapping[str, Any]:
         truncated: dict[str, int] = {}
         there = [name for name in self.media if name in sample.parts]
-        pictures = [_picture(sample.parts[name], memo) for name in there]
         values = {name: self._text(sample.parts[name], name, truncated) for name in self.prompt.parts if name in sample.parts}
         said = self._text(sample.parts[self.answer], self.answer, truncated) if self.answer in sample.parts else None
-        asked, told = self._words(self.prompt.fill(values), len(pictures), said)
-        inputs = self._joined(asked, pictures)
+        asked, told = self._words(self.prompt.fill(values), len(there), said)
+        inputs = self._joined(asked, seen, replayed)
         row: dict[str, Any] = {"id": sample.id, "parts": tuple(there), "inputs": inputs, "truncated": truncated}
         if told is not None:
             row["answer"] = np.asarray(self._tail(asked, told), np.int64)
@@ -59,6 +78,13 @@ class JointPreparer:
             longest = self.answer if said is not None else next(iter(sample.parts))
             raise BadPart(longest, f"is {length} tokens with pictures and prompt; the model takes {self.limit}")
         return row
+
+    def seen(self, sample: Sample, memo: Memo) -> Seen | None:
+        """The pictures of a sample, or what is kept of them; None where it has none. Raises: BadPart for one that cannot be decoded."""
+        there = [sample.parts[name] for name in self.media if name in sample.parts]
+        if there and isinstance(there[0].value, Prepared):
+            return Seen.kept(there[0].value.row)
+        return Seen(tuple(_picture(part, memo) for part in there)) if there else None
 
     def collate(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
         """Prompts padded on the left, answers on the right (-100); pictures as the processor itself joins rows."""
@@ -132,9 +158,13 @@ class JointPreparer:
         messages.append({"role": "assistant", "content": [{"type": "text", "text": said}]})
         return asked, self.processor.apply_chat_template(messages, tokenize=False)
 
-    def _joined(self, text: str, pictures: Sequence[Image.Image]) -> dict[str, NDArray[Any]]:
-        given = {"images": [list(pictures)]} if pictures else {}
-        made = self.processor(text=[text], return_tensors="np", add_special_tokens=self._adds(text), **given)
+    def _joined(self, text: str, seen: Seen | None, replayed: Replayed | None) -> dict[str, NDArray[Any]]:
+        given = {"images": [list(seen.pictures)]} if seen is not None else {}
+        processor = self.processor
+        if seen is not None and (replayed is not None or seen.made is not None):
+            processor = copy.copy(processor)
+            processor.image_processor = replayed or Replayed(self.processor.image_processor, seen.made)
+        made = processor(text=[text], return_tensors="np", add_special_tokens=self._adds(text), **given)
         return {str(name): np.asarray(array) for name, array in made.items()}
 
     def _tail(self, asked: str, told: str) -> list[int]:
@@ -178,16 +208,25 @@ def _left(arrays: Arrays, length: int, filler: int) -> dict[str, Tensor]:
     own = arrays["input_ids"].shape[1]
     made: dict[str, Tensor] = {}
     for name, array in arrays.items():
-        tensor = torch.from_numpy(np.ascontiguousarray(array))
+        tensor = _tensor(array)
         along = tensor.dim() == 2 and tensor.shape == (1, own)
         value = filler if name == "input_ids" else 0
         made[name] = torch.nn.functional.pad(tensor, (length - own, 0), value=value) if along else tensor
     return made
 
 
+def _tensor(array: NDArray[Any]) -> Tensor:
+    """The array as a tensor; one that says nothing takes no memory."""
+    if is_hollow(array) and array.size:
+        return torch.from_numpy(np.array(array.flat[0], array.dtype)).expand(array.shape)
+    return torch.from_numpy(np.ascontiguousarray(array))
+
+
 def _stacked(tensors: Sequence[Tensor]) -> Tensor:
     """Rows one after the other along the first axis, the other axes padded with zeros at their end."""
     shape = [max(sizes) for sizes in zip(*(tensor.shape[1:] for tensor in tensors), strict=True)]
+    if all(is_hollow(tensor) and list(tensor.shape[1:]) == shape for tensor in tensors):
+        return tensors[0][:1].expand(sum(len(tensor) for tensor in tensors), *shape)
     return torch.cat([_grown(tensor, shape) for tensor in tensors])
 
 

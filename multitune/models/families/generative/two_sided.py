@@ -15,7 +15,8 @@ from multitune.data.decode import BadPart, opened, read_as
 from multitune.models.families.generative.preparing import IGNORED, answer_ids, padded, shortened
 from multitune.models.families.generative.prompt import Prompt, neutral, special_tokens
 from multitune.models.families.generative.sides import Frame
-from multitune.models.signals import Row, Signal
+from multitune.models.prepare import Prepared
+from multitune.models.signals import Row, Signal, Storable
 
 ENCODER, DECODER = "encoder", "decoder"
 
@@ -38,6 +39,10 @@ class TwoSidedPreparer:
     part_limits: Mapping[str, int]
     prompt_limit: int
     answer_limit: int
+
+    def ways(self) -> Mapping[str, EncoderWay]:
+        """The way of what the encoder reads."""
+        return {ENCODER: EncoderWay(self, self.signal)} if isinstance(self.signal, Storable) else {}
 
     def prepare(self, sample: Sample, memo: Memo) -> Mapping[str, Any]:
         """One row alone; `truncated`: part -> tokens that did not fit.
@@ -100,6 +105,8 @@ class TwoSidedPreparer:
         part = sample.parts.get(self.medium)
         if part is None:
             raise BadPart(self.medium, "is missing, and the encoder reads nothing else")
+        if isinstance(part.value, Prepared):
+            return part.value.row
         if isinstance(part.value, Media):
             return memo.get(f"{self.signal.key}:{read_as(part)}:{part.value.key}", lambda: self.signal.row(opened(part).value))
         return self.signal.row(opened(part).value)
@@ -123,3 +130,41 @@ class TwoSidedPreparer:
         over = len(ids) - self.answer_limit
         truncated |= {self.answer: over} if over > 0 else {}
         return np.asarray(ids[: self.answer_limit], np.int64)
+
+
+@dataclass(frozen=True)
+class EncoderWay:
+    """What the encoder reads: a picture or a sound; or the prompt with its texts, of which nothing needs to be kept."""
+
+    preparer: TwoSidedPreparer
+    signal: Storable
+    inputs: str = ENCODER
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The medium, or the prompt's parts."""
+        return (self.preparer.medium,) if self.preparer.medium else self.preparer.prompt.parts
+
+    @property
+    def modality(self) -> str:
+        """Of the encoder."""
+        return self.signal.modality
+
+    @property
+    def always(self) -> bool:
+        """A prompt is read even where all its parts are absent."""
+        return not self.preparer.medium
+
+    def describe(self) -> Mapping[str, Any]:
+        """The signal's settings; for texts the prompt's as well."""
+        own = self.preparer
+        words = {} if own.medium else {"prompt": own.prompt.template, "part_limits": dict(own.part_limits)}
+        return {**self.signal.describe(), **words}
+
+    def alone(self, sample: Sample, memo: Memo) -> Row:
+        """The row without an answer."""
+        return self.preparer.prepare(sample, memo)
+
+    def light(self, row: Row, silent: Sequence[str]) -> Row:
+        """As the signal keeps it; of texts nothing: they are read again, which costs little."""
+        return self.signal.light(row["source"], silent) if self.preparer.medium else {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,6 +13,7 @@ from torch import nn
 from multitune.core import catalog
 from multitune.core.protocols import Batch, Features, Needs, Outputs, Prediction, Text
 from multitune.data.decode import modality
+from multitune.models import tokens
 from multitune.models.encoders import save_pretrained
 from multitune.models.families.generative.decoding import Generation, write
 from multitune.models.families.generative.inside import beside, paths_by_part
@@ -28,13 +30,14 @@ class Whole(nn.Module):
     def __init__(self, loaded: LoadedModel, preparer: JointPreparer, needs: Needs) -> None:
         super().__init__()
         self.model = loaded.module
-        self.preparer = preparer
         self.needs = needs
         self.language = loaded
         self._answer = preparer.answer
         known = ends(loaded.module, loaded.processor.tokenizer, where="model.pretrained")
         self._stop = tuple(dict.fromkeys([*known.stop, *preparer.stops()]))
         self._paths = paths_by_part(self, {name: modality(need.modality).towers for name, need in needs.parts.items()})
+        seeing = [name for name, path in self._paths.items() if tokens.modality_of(self.get_submodule(path)) == "image"]
+        self.preparer = replace(preparer, sight=seeing[0]) if len(seeing) == 1 else preparer
 
     @property
     def towers(self) -> Mapping[str, nn.Module]:
