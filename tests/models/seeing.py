@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,8 @@ ENDS = ["<s>", "</s>", "<pad>", "<|image_pad|>", "<|vision_start|>", "<|vision_e
 TEMPLATE = (
     "<s>{% for message in messages %}{{message['role'] | upper}}: {% for line in message['content'] %}"
     "{% if line['type'] == 'text' %}{{line['text']}}{% else %}{{ 'PICTURE' }}\n{% endif %}{% endfor %}"
-    "{% if message['role'] == 'assistant' %}</s>{% else %}\n{% endif %}{% endfor %}{% if add_generation_prompt %}{{ 'ASSISTANT: ' }}{% endif %}"
+    "{% if message['role'] == 'assistant' %}</s>{% else %}\n{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'ASSISTANT: ' }}{% endif %}"
 )
 
 

@@ -9,5 +9,6 @@ from multitune.models.replay.settling import Settled, settle
 
 __all__ = [
     "Candidates", "Cut", "Proof", "Refusal", "Seam", "Settled", "Stored",
-    "blanked", "candidates", "could_be", "encode_rows", "places", "probe_rows", "probe_sample", "probe_samples", "prove", "replay", "settle",
+    "blanked", "candidates", "could_be", "encode_rows", "places", "probe_rows", "probe_sample", "probe_samples", "prove", "replay",
+    "settle",
 ]  # fmt: skip

@@ -16,7 +16,6 @@ from multitune.models.replay.cuts import Seam
 from multitune.models.replay.recording import Stored, device_of
 from multitune.models.replay.trees import Shape, blank, empty, join, joined_shape, rebuilt
 
-
 SEVERAL = 5  # axes of a tensor that holds several pictures a row
 
 
