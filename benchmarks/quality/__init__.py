@@ -3,7 +3,8 @@
 Same weights to start from, same rows, steps, batches, rate, schedule and optimizer: one job file is read by both sides, each in a
 process of its own, and one function scores what both give back (`scores.py`). Seeds choose the training rows, the order and what is made
 new. `elsewhere` are rows of a domain that nobody trained on. The peers' scripts are in `benchmarks/peers`. `multitune` is the peer's
-model, reading the token that it reads; `multitune-mean` is our default, which reads the mean.
+model, reading the token that it reads and minimising the loss that it minimises; `multitune-mean` and `multitune-symmetric` are our
+defaults, which read the mean, and look both ways.
 
 `agree` is 1 where our mean reaches at least the low end of the peer's 95 % interval over the seeds. `--quick`: 2 seeds in place of 5.
 """
@@ -72,8 +73,8 @@ def _side(side: str, job: Job, *, comparison: Comparison, peers: Path) -> dict[s
         script = [str(PEERS / f"{side.replace('-', '_')}_peer.py")] if theirs else ["-m", "benchmarks.quality.ours"]
         path = os.pathsep.join([str(ROOT), *([str(peers)] if theirs else [])])
         environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-        pool = [comparison.more[side]] if side in comparison.more else []
-        command = [sys.executable, *script, str(job.path), str(answer), *pool]
+        changes = [json.dumps(comparison.more[side])] if side in comparison.more else []
+        command = [sys.executable, *script, str(job.path), str(answer), *changes]
         log = answer.with_suffix(".log")
         with log.open("w", encoding="utf-8") as told:
             done = subprocess.run(command, cwd=ROOT, env=environment, stdout=told, stderr=told, check=False)

@@ -20,7 +20,8 @@ SAID = ("shape", "colour", "timbre", "contour")
 class Comparison:
     """One peer, on one task. score: the figure that decides. rows: of the training set, of each measured one.
 
-    pool: which of the tower's tokens the peer's model reads. more: other ways of ours, shown beside it: name -> pool.
+    pool: which of the tower's tokens the peer's model reads. symmetric: whether documents look for queries too; the peer's do not.
+    more: other ways of ours, shown beside it: name -> what it changes in the job.
     """
 
     peer: str
@@ -34,7 +35,8 @@ class Comparison:
     batch: int
     lr: float
     pool: str
-    more: Mapping[str, str] = field(default_factory=dict)
+    symmetric: bool = False
+    more: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 COMPARISONS = (
@@ -50,7 +52,7 @@ COMPARISONS = (
         batch=32,
         lr=3e-4,
         pool="first",
-        more={"multitune-mean": "mean"},
+        more={"multitune-mean": {"pool": "mean"}},
     ),
     Comparison(
         peer="sentence-transformers",
@@ -64,6 +66,7 @@ COMPARISONS = (
         batch=32,
         lr=3e-4,
         pool="mean",
+        more={"multitune-symmetric": {"symmetric": True}},
     ),
 )
 
@@ -103,6 +106,7 @@ def asked(comparison: Comparison, seed: int, folder: Path) -> dict[str, Any]:
         "kind": comparison.kind,
         "seed": seed,
         "pool": comparison.pool,
+        "symmetric": comparison.symmetric,
         "model": str(BASES / comparison.base),
         "steps": comparison.steps,
         "batch": comparison.batch,

@@ -1,4 +1,4 @@
-"""Our side of a job: `python -m benchmarks.quality.ours JOB ANSWER [POOL]`. A recipe, a run, predictions of the artifact."""
+"""Our side of a job: `python -m benchmarks.quality.ours JOB ANSWER [CHANGES]`. A recipe, a run, predictions of the artifact."""
 
 from __future__ import annotations
 
@@ -35,13 +35,14 @@ def recipe(job: Mapping[str, Any]) -> dict[str, Any]:
         made["data"] |= {"parts": {"query": "text", "document": "text"}}
         tower = {"pretrained": job["model"], "pool": job["pool"]}
         made["model"] = {"name": "dual_encoder", "width": job["width"], "towers": {"query": tower, "document": tower}}
+        made["loss"] = {"name": "contrastive", "symmetric": job["symmetric"]}
     return made
 
 
 def main() -> None:
     """Train, predict every measured row, write the answer."""
     job: dict[str, Any] = json.loads(Path(sys.argv[1]).read_text("utf-8"))
-    job |= {"pool": sys.argv[3]} if len(sys.argv) > 3 else {}
+    job |= json.loads(sys.argv[3]) if len(sys.argv) > 3 else {}
     out = Path(sys.argv[2])
     trained = multitune.train(recipe(job), run=out.with_suffix(""))
     model = multitune.load(trained.paths["artifact"])
