@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,22 @@ def test_the_task_follows_from_the_columns_and_from_what_is_said(
     assert (recipe.task.name, recipe.data.answers) == (task, answers)
 
 
+@pytest.mark.parametrize("listed", [False, True])
+def test_several_labels_in_a_cell_are_no_class_but_a_set_of_labels(pictures: Path, listed: bool) -> None:
+    sets = (["red", "round"], ["blue"], ["blue", "round"], [])
+    cells = [json.dumps(sets[n % 4]) if listed else "|".join(sets[n % 4]) or "|" for n in range(12)]
+    table = written_csv(pictures / "a.csv", [["file", "tags"], *([row[0], cell] for row, cell in zip(rows_of()[1:], cells, strict=True))])
+    result, recipe = made(pictures, table)
+    assert (recipe.data.parts["tags"].modality, recipe.data.answers) == ("labels", ("tags",))
+    assert "blue 6, round 6, red 3" in result.text
+    assert "--part tags=category, if each of the 4 combinations is a class of its own" in result.text
+    assert set(outline(recipe, Ledger()).needs.answers["tags"].labels) == {"red", "blue", "round"}
+
+
+def test_labels_that_are_said_to_be_labels_are_answered(pictures: Path) -> None:
+    assert made(pictures, written_csv(pictures / "a.csv", rows_of("tags")), parts={"tags": "labels"})[1].data.answers == ("tags",)
+
+
 def test_numbers_are_no_classes_and_sounds_with_what_is_said_are_written_down(tmp_path: Path) -> None:
     for number in range(12):
         medium(tmp_path / f"{number}.wav", "audio", number)
@@ -102,6 +119,7 @@ def test_numbers_are_no_classes_and_sounds_with_what_is_said_are_written_down(tm
         (("label",), {"task": "regression"}, "--part NAME=number"),
         (("label",), {"parts": {"lable": "text"}}, 'Did you mean "label"?'),
         ((), {}, "nothing to learn from"),
+        (("label",), {"task": "captioning"}, "--part label=text for the column that is the answer"),
     ],
 )
 def test_what_could_be_two_things_or_none_is_asked_for(
@@ -111,6 +129,12 @@ def test_what_could_be_two_things_or_none_is_asked_for(
         made(pictures, written_csv(pictures / "a.csv", rows_of(*columns)), **options)
     assert said in str(told.value)
     assert not (pictures / "recipe.yaml").exists()
+
+
+def test_a_column_of_one_value_is_told_with_the_value(pictures: Path) -> None:
+    table = written_csv(pictures / "a.csv", [["file", "label"], *([row[0], "cat"] for row in rows_of()[1:])])
+    with pytest.raises(DataError, match='label \\(not read: every row says "cat"\\)'):
+        made(pictures, table)
 
 
 def test_an_unknown_task_is_named_before_anything_is_read(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from multitune.core.errors import DataError, did_you_mean, one_of
 from multitune.core.protocols import TaskPreset
 from multitune.verbs.init.looking import LABELS, MEDIA, Column
 
-ANSWERED = ("category", "number")
+ANSWERED = ("category", "labels", "number")
 NOTHING = ("none", "id", "split", "lost")
 SPOKEN = {"transcript", "transcription", "transcribed", "sentence", "text", "文本", "转写", "字幕", "台词"}
 REPLIES = {"answer", "reply", "response", "target", "summary", "translation", "答案", "回答", "译文", "摘要"}
@@ -41,7 +41,7 @@ def choose(columns: Sequence[Column], *, task: str, answers: Sequence[str], wher
             raise DataError("--answer", f'there is no column "{name}"; there are {one_of(known)}.', did_you_mean(name, list(known)))
         if known[name].guess in NOTHING or known[name].guess in MEDIA:
             found = f'"{name}" is {_a(known[name].guess)} ({known[name].because}).'
-            raise DataError("--answer", found, f"An answer is a category, a number or a text: --part {name}=category, say.")
+            raise DataError("--answer", found, f"An answer is a category, labels, a number or a text: --part {name}=category, say.")
     lost = [column for column in columns if column.guess == "lost"]
     if lost:
         raise DataError(
@@ -55,8 +55,8 @@ def choose(columns: Sequence[Column], *, task: str, answers: Sequence[str], wher
 
 
 def _guessed(columns: Sequence[Column], where: str) -> Choice:
-    """Where nothing is said: a category before a number before a text, by its name where there are several."""
-    for kind, task in (("category", "classification"), ("number", "regression")):
+    """Where nothing is said: a category before labels before a number before a text, by its name where there are several."""
+    for kind, task in (("category", "classification"), ("labels", "classification"), ("number", "regression")):
         found = [column.name for column in columns if column.guess == kind]
         if found:
             one = _the_one(found, LABELS, kind, where)
@@ -65,7 +65,7 @@ def _guessed(columns: Sequence[Column], where: str) -> Choice:
     texts = [column.name for column in columns if column.guess == "text"]
     media = [column.guess for column in columns if column.guess in MEDIA]
     if not texts and len(media) < 2:
-        held = one_of(f"{column.name} ({_a(column.guess)})" for column in columns)
+        held = _held(columns)
         found = f"nothing to learn from: its columns are {held}."
         raise DataError(
             where,
@@ -109,8 +109,9 @@ def _answers_of(columns: Sequence[Column], task: str, where: str) -> list[str]:
         return []
     found = [column.name for column in columns if column.guess in preset.answers]
     if not found:
-        held = one_of(f"{column.name} ({_a(column.guess)})" for column in columns)
-        remedy = f"Say --part NAME={preset.answers[0]} for the column that is the answer."
+        held = _held(columns)
+        kind, other = preset.answers[0], [column.name for column in columns if f"={preset.answers[0]}" in column.or_else]
+        remedy = f"Say --part {other[0] if len(other) == 1 else 'NAME'}={kind} for the column that is the answer."
         raise DataError(where, f"{task} answers with {_a(preset.answers[0])}, and there is none: {held}.", remedy)
     return [_the_one(found, LABELS if preset.answers[0] in ANSWERED else REPLIES | SPOKEN | {"caption"}, preset.answers[0], where)]
 
@@ -131,7 +132,7 @@ def _the_one(found: Sequence[str], names: set[str], kind: str, where: str) -> st
 def _with(columns: Sequence[Column], task: str, because: str, *, chosen: Sequence[str]) -> Choice:
     inputs = {c.name: c.guess for c in columns if c.guess in (*MEDIA, "text") and c.name not in chosen}
     if not inputs or (not chosen and len(inputs) < 2):
-        held = one_of(f"{column.name} ({_a(column.guess)})" for column in columns)
+        held = _held(columns)
         remedy = "Pictures, sounds and texts are read; --part NAME=text says that a column is one."
         raise DataError("init", f"the model would read {one_of(inputs) or 'nothing'} alone for {task}: {held}.", remedy)
     split = next((column.name for column in columns if column.guess == "split"), "")
@@ -146,11 +147,17 @@ def _why_left(column: Column, split: str) -> str:
     return "another split" if column.guess == "split" and split else column.because
 
 
+def _held(columns: Sequence[Column]) -> str:
+    """Every column with what it was taken for; of one that is not read the reason too."""
+    return one_of(f"{c.name} ({_a(c.guess)}{f': {c.because}' if c.guess == 'none' else ''})" for c in columns)
+
+
 def _a(kind: str) -> str:
     """`a category`, `an image`; what is not read, in words."""
     words = {
         "none": "not read",
         "id": "an id",
+        "labels": "a set of labels",
         "split": "a split",
         "lost": "paths that lead nowhere",
         "image": "pictures",

@@ -14,12 +14,14 @@ from typing import Any
 from multitune.core.protocols import Media, Part, Rows, Sound
 from multitune.data.decode import BadPart, modality, opened
 from multitune.data.manifest import Manifest
+from multitune.data.modalities.labels import SEPARATOR
 from multitune.data.sample import cell, is_absent, placed
 
 LOOKED = 200  # rows whose cells are looked at
 OPENED = 40  # media that are opened
 MOST_COUNTED = 200_000  # rows over which values are counted
 MOST_CLASSES = 1_000
+SEVERAL = 0.1  # the share of cells with a mark between labels from which a column is taken for sets of labels
 SHORT = 100  # characters; the name of a class is no longer
 MEDIA = ("image", "audio")
 SPLIT_WORDS = {"train", "training", "valid", "val", "validation", "dev", "test", "eval"}
@@ -121,12 +123,15 @@ def _has_magic(data: Any, kind: str) -> bool:
 
 
 def _texts(rows: Rows, name: str, cells: Sequence[str]) -> Column:
-    """What a column of texts is: paths, a split, ids, dates, numbers, classes or texts; asked in this order."""
+    """What a column of texts is: paths, sets of labels, a split, ids, dates, numbers, classes or texts; asked in this order."""
     if all(_URL.match(value) for value in cells):
         return Column(name, "none", f"URLs such as {_shown(cells[0])}; nothing is fetched: download them and give paths", 0, 0)
     paths = _paths(rows, name, cells)
     if paths is not None:
         return paths
+    labels = _labels(name, cells, _values(rows, name))
+    if labels is not None:
+        return labels
     if cells[0][0] in "[{" and all(value[0] in "[{" for value in cells):
         return Column(
             name, "none", f"lists or objects such as {_shown(cells[0])}", 0, 0, f"--part {name}=text takes them as they are written"
@@ -140,6 +145,27 @@ def _texts(rows: Rows, name: str, cells: Sequence[str]) -> Column:
     if all(map(_DATE.fullmatch, cells)):
         return Column(name, "none", f"dates such as {cells[0]}", 0, 0, f"--part {name}=category or text, if they are to be read")
     return _numbers(name, cells, values) or _words(name, cells, values)
+
+
+def _labels(name: str, cells: Sequence[str], values: Mapping[str, int]) -> Column | None:
+    """A column of sets of labels: cells such as `dog|ball` or `["dog", "ball"]`, of a few labels that come back; None where it is none."""
+    listed = all(value.startswith("[") for value in cells)
+    if not listed and sum(SEPARATOR in value for value in cells) < len(cells) * SEVERAL:
+        return None
+    counts: Counter[str] = Counter()
+    try:
+        for value, number in values.items():
+            for label in modality("labels").decode(value):
+                counts[label] += number
+    except ValueError:
+        return None
+    total = sum(values.values())
+    if len(counts) < 2 or len(counts) > max(2, min(total // 2, MOST_CLASSES)) or max(map(len, counts)) > SHORT:
+        return None
+    written = "lists" if listed else f'texts with "{SEPARATOR}" between labels'
+    told = f"{written}, such as {_shown(next(iter(values)))}: {counted(dict(counts.most_common()))}"
+    other = f"--part {name}=category, if each of the {len(values):,} combinations is a class of its own"
+    return Column(name, "labels", told, 0, 0, other, dict(counts.most_common()))
 
 
 def _split(name: str, values: Mapping[str, int]) -> Column:
@@ -265,7 +291,8 @@ def _sizes(read: Sequence[Any]) -> str:
         rates = Counter(sound.rate for sound in sounds)
         seconds = sorted(len(sound.wave) / sound.rate for sound in sounds)
         shown = " and ".join(f"{rate:,} Hz" for rate, _ in rates.most_common(3))
-        return f"{shown}, {seconds[0]:.2g} to {seconds[-1]:.2g} s"
+        short, long = f"{seconds[0]:.2g}", f"{seconds[-1]:.2g}"
+        return f"{shown}, {short} s" if short == long else f"{shown}, {short} to {long} s"
     if not read:
         return ""
     shapes = sorted(((value.shape[1], value.shape[0]) for value in read), key=lambda shape: shape[0] * shape[1])

@@ -108,7 +108,8 @@ def _train(found: Found, choice: Choice, names: Mapping[str, str]) -> list[Line]
     rows = len(found.rows)
     largest = 64 if choice.task == "retrieval" else 32
     batch = next((size for size in (64, 32, 16, 8, 4) if size <= largest and size * 4 <= rows), 2)
-    metric = "valid/accuracy" if choice.task == "classification" and len(choice.answers) == 1 else ""
+    figure = {"category": "accuracy", "labels": "micro_f1"}.get(next(iter(choice.answers.values()), ""), "")
+    metric = f"valid/{figure}" if figure and choice.task == "classification" and len(choice.answers) == 1 else ""
     if choice.task == "retrieval":
         first, second = [names[column] for column in choice.inputs][:2]
         metric = f"valid/{first}_to_{second}/r_at_1"
