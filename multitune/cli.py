@@ -39,7 +39,7 @@ def app(asked: str) -> typer.Typer:
         if name == asked:
             made.command(name, help=_help_of(name))(_command(name))
         else:
-            made.command(name, help=summary)(_unasked)
+            made.command(name, help=summary, short_help=summary)(_unasked)
     if asked and asked not in summaries() and COMPLETING not in os.environ:
         _third_party(made, asked)
     return made

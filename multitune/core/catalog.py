@@ -172,6 +172,14 @@ def parse(model: type[Any], values: Mapping[str, object], *, where: str) -> Any:
         raise PluginError(place, *explain(first, model)) from None
 
 
+_LIST, _MAPPING = "Give a list, such as [a] or [a, b].", "Give a mapping, such as {name: value}."
+_WANTED = {
+    **dict.fromkeys(("tuple_type", "list_type", "set_type"), _LIST),
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type", "mapping_type"), _MAPPING),
+    "too_short": "Give at least one.",
+}  # pydantic's kinds of problems whose own words name its types
+
+
 def explain(problem: Mapping[str, Any], model: type[BaseModel]) -> tuple[str, str]:
     """What was found and what would do, for one problem that pydantic reports."""
     if problem["type"] == "extra_forbidden":
@@ -179,6 +187,8 @@ def explain(problem: Mapping[str, Any], model: type[BaseModel]) -> tuple[str, st
         return f'"{problem["loc"][-1]}" is not known; there are {one_of(known)}.', did_you_mean(str(problem["loc"][-1]), known)
     if problem["type"] == "missing":
         return "is missing.", "Give it."
+    if problem["type"] in _WANTED:
+        return f"found {problem.get('input')!r:.80}.", _WANTED[problem["type"]]
     text = str(problem["msg"]).removeprefix("Value error, ")
     if isinstance(problem.get("input"), Mapping) and problem["type"] == "value_error":  # it says which of the fields do not go together
         return f"{text}.".replace("..", "."), ""

@@ -104,11 +104,11 @@ class HungError(Fault):
 
 
 class Stopped(BaseException):
-    """The run was asked to stop and did so after a checkpoint; not an error. kept: what that checkpoint is, as in `step 12 in runs/x`."""
+    """The run was asked to stop and did so; not an error. kept: the checkpoint that it left, as in `step 12 in runs/x`, if it left one."""
 
-    def __init__(self, signal_name: str, exit_code: int, *, kept: str = "the last checkpoint") -> None:
+    def __init__(self, signal_name: str, exit_code: int, *, kept: str = "") -> None:
         self.exit_code = exit_code
-        super().__init__(f"stopped by {signal_name}; the same command goes on from {kept}")
+        super().__init__(f"stopped by {signal_name}" + (f"; the same command goes on from {kept}" if kept else ""))
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from multitune.core import catalog
-from multitune.core.errors import DataError, did_you_mean
+from multitune.core.errors import DataError, did_you_mean, one_of
 from multitune.core.protocols import Rows, Split
 from multitune.core.recipe import Component, DataSpec, JoinSpec
 from multitune.data.manifest import Manifest, check_unique
@@ -171,7 +171,11 @@ def _entry(rows: Rows, weight: float, split: Any, before: Sequence[Entry]) -> En
 
 def _with_join(entry: Entry, spec: JoinSpec) -> Entry:
     if spec.key not in entry.rows.columns:
-        raise DataError("data.join.key", f'the source {entry.name} has no column "{spec.key}".', did_you_mean(spec.key, entry.rows.columns))
+        raise DataError(
+            "data.join.key",
+            f'the source {entry.name} has no column "{spec.key}"; there are {one_of(entry.rows.columns)}.',
+            did_you_mean(spec.key, entry.rows.columns),
+        )
     keys = entry.rows.column(spec.key)
     joined: list[Joined] = []
     seen = set(entry.rows.columns)
@@ -179,7 +183,7 @@ def _with_join(entry: Entry, spec: JoinSpec) -> Entry:
         where = f"data.join.sources.{number}"
         rows = open_source(component, where=where)
         if spec.key not in rows.columns:
-            raise DataError(where, f'has no column "{spec.key}".', did_you_mean(spec.key, rows.columns))
+            raise DataError(where, f'has no column "{spec.key}"; there are {one_of(rows.columns)}.', did_you_mean(spec.key, rows.columns))
         columns = tuple(name for name in rows.columns if name not in {spec.key, "id"})
         twice = [name for name in columns if name in seen]
         if twice:

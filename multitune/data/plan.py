@@ -229,13 +229,20 @@ def _named(rows: Examples, answer: str) -> Counter[str]:
     return Counter(value for value in rows.column(answer) if value is not None)
 
 
+def _told_few(split: Split, rows: int) -> tuple[str, str]:
+    """What a small or an empty split means, and what would do."""
+    if rows:
+        return f"{split} has {rows} rows: its figures say little.", "Give it a larger share, or add rows."
+    lost = {"train": "nothing is learned", "valid": "nothing is measured in training", "test": "nothing is measured in the end"}[split]
+    return f"{split} has no rows: {lost}.", "Give it a share of the rows."
+
+
 def _findings(
     aligned: Aligned, examples: Mapping[Split, Examples], classes: Mapping[str, Mapping[Split, Mapping[str, int]]]
 ) -> Iterator[Finding]:
     for name, rows in examples.items():
         if len(rows) < FEW_ROWS:
-            found = f"{name} has {len(rows)} rows." if len(rows) else f"{name} has no rows."
-            yield Finding("few-rows", Severity.WARNING, f"data.split.{name}", found, "Its figures say little.", {"rows": len(rows)})
+            yield Finding("few-rows", Severity.WARNING, f"data.split.{name}", *_told_few(name, len(rows)), {"rows": len(rows)})
     for answer, counts in classes.items():
         remedy = "loss.weights: balanced" if aligned.spec.parts[answer].modality == "labels" else f"train.balance: {answer}"
         yield from _class_findings(answer, counts, remedy)

@@ -73,7 +73,9 @@ class Anatomy:
                 return tower
         known = [tower.name for tower in self.towers]
         raise ModelError(
-            "towers", f'"{name}" matches no tower; towers are {", ".join(known)} (and {one_of(self.left)}).', did_you_mean(name, known)
+            "strategy.towers",
+            f'"{name}" matches no tower; towers are {", ".join(known)} (and {one_of(self.left)}).',
+            did_you_mean(name, known),
         )
 
     def match(self, pattern: str, *, where: str = "pattern") -> list[str]:

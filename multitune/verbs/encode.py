@@ -54,7 +54,8 @@ def encode(recipe: Recipe | Mapping[str, Any] | Path | str, *, overrides: Sequen
     seams, findings = fitting(line, settled.proofs)
     findings = [*settled.findings, *findings]
     if not seams:
-        text = "\n".join(["nothing is frozen below a cut that holds: there is nothing to keep", *(one.line() for one in findings)])
+        none = "there is nothing to keep: nothing is frozen below a cut that holds. Strategies such as partial freeze towers or their lower blocks."
+        text = "\n".join([none, *(one.line() for one in findings)])
         return Result(ok=False, findings=tuple(findings), text=text)
     as_in_training(line, ranks)
     features, found = opened(line, seams)

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from multitune.core import catalog
 from multitune.core.errors import PluginError, did_you_mean, one_of
 from multitune.core.finding import Finding, Severity
+from multitune.core.notation.flow import flow
 from multitune.core.recipe import Component
 from multitune.core.result import Result
 from multitune.models.inspection import conformance
@@ -72,10 +74,11 @@ def _models() -> Result:
 
 def _kind_lines(kind: str, broken: set[str], *, detailed: bool) -> Iterator[str]:
     yield kind
+    wide = max((len(name) for name in catalog.names(kind)), default=0)
     for name in catalog.names(kind):
         holds, brought = f"{kind} {name}" not in broken, catalog.brought_by(kind, name)
         told = catalog.summary(kind, name) if holds else "does not hold, see below"
-        yield f"  {name:<18} {told}" + (f" [{brought}]" if brought else "")
+        yield f"  {name:<{wide}}  {told}" + (f" [{brought}]" if brought else "")
         if detailed and holds:
             yield from _option_lines(kind, name)
 
@@ -87,4 +90,15 @@ def _option_lines(kind: str, name: str) -> Iterator[str]:
 
 
 def _shown(value: object) -> str:
-    return value.name if isinstance(value, Component) and not value.options else repr(value)
+    """A default as a recipe would state it."""
+    return flow(_plain(value))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Component) and not value.options:
+        return value.name
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json", exclude_defaults=True)
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]  # pyright: ignore[reportUnknownVariableType]
+    return value if isinstance(value, str | int | float | dict | None) else str(value)

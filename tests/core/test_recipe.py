@@ -73,6 +73,11 @@ def test_the_same_request_has_the_same_hash_in_whatever_order_it_is_written() ->
         (["train.steps=10", "train.epochs=3"], "train", "train: epochs 3 and steps 10 are both stated"),
         (["train.schedule=constant", "train.decay=50%"], "train", "has no decay"),
         (["data.parts=[image]"], "data.parts", "such as {image: image, label: category}"),
+        (["data.answers=label"], "data.answers", "Give a list, such as [a]"),
+        (["data=rows.csv"], "data", "data.source.path=rows.csv"),
+        (["train=5"], "train", "found 5. Give a mapping"),
+        (["train.early_stop={metric: test/accuracy}"], "train.early_stop.metric", "such as valid/accuracy"),
+        (["train.plateau={metric: loss}"], "train.plateau.metric", "such as valid/loss"),
         (["train.micro_batch=64"], "train", "more than the batch_size of 32"),
     ],
 )
@@ -87,6 +92,7 @@ def test_a_mistake_is_told_with_its_place_and_what_would_do(overrides: list[str]
     ("text", "words"),
     [
         ("a: 1\na: 2\n", "line 2"),
+        ("a: {b: 1}\na: {b: 2}\n", r'found the duplicate key "a"\. Keep one'),
         ("a: &x [1]\nb: *x\n", "alias"),
         ("a: !!python/object/apply:os.system [touch canary]\n", "tag"),
         ("a: [1\n", "line"),
@@ -109,6 +115,10 @@ def test_an_override_takes_the_place_of_what_it_excludes(word: str) -> None:
 def test_a_file_that_is_not_there_too_large_or_not_text_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="no such file"):
         read_recipe(tmp_path / "missing.yaml")
+    with pytest.raises(RecipeError, match=r"is a folder, not a recipe.*multitune init"):
+        read_recipe(tmp_path)
+    with pytest.raises(RecipeError, match=r"is a table, not a recipe.*multitune init"):
+        read_recipe(tmp_path / "rows.csv")
     large = tmp_path / "large.yaml"
     large.write_bytes(b"#" * (1 << 21))
     with pytest.raises(RecipeError, match="bytes"):

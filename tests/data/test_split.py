@@ -253,8 +253,18 @@ def test_equal_files_in_two_splits_are_a_finding(tmp_path: Path) -> None:
 
 def test_uneven_and_lacking_classes_are_findings() -> None:
     rows = texts(60, part=lambda n: "train" if n < 50 else "test", label=lambda n: "b" if n < 2 else "a")
-    codes = [finding.code for finding in outlined(of_texts(rows, split={"column": "part"})).findings]
-    assert {"imbalance", "class-missing", "few-rows"} <= set(codes)
+    found = outlined(of_texts(rows, split={"column": "part"})).findings
+    assert {"imbalance", "class-missing", "few-rows"} <= {finding.code for finding in found}
+    small = next(finding for finding in found if finding.code == "few-rows")
+    assert (small.message, small.remedy) == ("test has 10 rows: its figures say little.", "Give it a larger share, or add rows.")
+
+
+def test_an_empty_split_is_told_with_what_is_lost_by_it() -> None:
+    found = outlined(of_texts(texts(60, label=lambda n: "ab"[n % 2]), split={"train": 1.0, "valid": 0.0, "test": 0.0})).findings
+    assert [finding.message for finding in found if finding.code == "few-rows"] == [
+        "valid has no rows: nothing is measured in training.",
+        "test has no rows: nothing is measured in the end.",
+    ]
 
 
 def test_nothing_is_split_where_data_are_only_measured() -> None:

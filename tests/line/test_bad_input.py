@@ -104,6 +104,16 @@ def test_a_recipe_that_does_not_hold_is_refused_before_anything_is_spent(path: s
     assert not any((tmp_path / "run" / name).exists() for name in ("checkpoints", "events.jsonl", "untuned.json"))
 
 
+def test_early_stopping_may_wait_for_a_slice_whose_rows_come_late(tmp_path: Path) -> None:
+    table = pictures(tmp_path / "data", rows=200)
+    rows = [json.loads(line) | {"far": str(number >= 150)} for number, line in enumerate(table.read_text("utf-8").splitlines())]
+    table.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    made = recipe(table)
+    made["evaluate"]["slices"] = ["far"]
+    made["train"]["early_stop"] = {"metric": "valid/slice/far=True/accuracy"}
+    assert multitune.train(made, run=tmp_path / "run").ok
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

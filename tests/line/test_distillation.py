@@ -43,6 +43,11 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_a_teacher_that_is_not_there_is_told_to_be_missing() -> None:
+    with pytest.raises(RecipeError, match=r"loss\.teacher: there is no folder runs/nowhere.*Name an artifact or a finished run"):
+        multitune.plan(classifies(taught(Path("runs/nowhere"))))
+
+
 def taught(teacher: Path, **options: Any) -> dict[str, Any]:
     return {"name": "distillation", "teacher": str(teacher), **options}
 

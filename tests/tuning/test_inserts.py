@@ -88,6 +88,13 @@ def test_chosen_layers_alone_get_adapters() -> None:
     assert {entry.name.split(".")[-4] for entry in scope.entries if entry.inserted} == {"query", "value"}
 
 
+@pytest.mark.parametrize("layers", [["qeury"], ["query", "qeury"]])
+def test_layers_that_name_nothing_are_told_with_those_that_there_are(layers: list[str]) -> None:
+    row = TuningRow(pattern="words", insert=Component.model_validate(KINDS["chosen"] | {"layers": layers}))
+    with pytest.raises(ModelError, match=r'strategy\.0\.insert\.layers: "qeury" names no layer.*there are .*query.*Did you mean "query"'):
+        scope_of(small("classify"), (row,))
+
+
 def test_a_copy_of_a_tower_has_bottlenecks_of_its_own() -> None:
     family = small("classify")
     scope_of(family, table_of("bottleneck"))

@@ -263,6 +263,12 @@ def test_steps_of_a_phase_are_counted_from_its_start() -> None:
         ({"name": "per_modality", "towers": {"words": {"rate": 0}}}, r"strategy\.towers\.words\.rate: found 0"),
         ({"name": "per_modality", "towers": {"wrods": {}}}, 'Did you mean "words"'),
         ({"name": "per_modality", "towers": {"words": {"blocks": 3}}}, "2 blocks, not 3"),
+        (
+            {"name": "per_modality", "towers": {"words": {"blocks": 0}}},
+            r"strategy\.towers\.words\.blocks: found 0.*to freeze a tower, leave it out",
+        ),
+        ({"name": "per_modality", "towers": {}}, r"strategy\.towers: found {}\. Give at least one"),
+        ({"name": "full", "towers": {"wrods": 0.5}}, r"strategy\.towers: .wrods. matches no tower"),
         ({"name": "lp_ft", "towers": {"words": 0}}, "every tower is frozen"),
         ({"name": "lp_ft", "probe": 0}, "no steps"),
         ({"name": "lp_ft", "probe": 8}, "never"),

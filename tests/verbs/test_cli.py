@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 
 import multitune
 from multitune.core import catalog
-from multitune.core.errors import PluginError
+from multitune.core.errors import PluginError, Stopped
 
 ROOT = Path(multitune.__file__).parents[1]
 
@@ -29,6 +30,18 @@ def test_help_lists_the_verbs_by_the_first_line_of_their_files() -> None:
     assert shown.returncode == 0
     for verb in ("demo", "evaluate", "list", "plan", "predict", "train", "verify-resume"):
         assert verb in shown.stdout
+    assert "..." not in shown.stdout.partition("Commands:")[2]
+
+
+def test_plug_ins_and_what_they_are_stand_in_two_columns() -> None:
+    shown = run("list", "metric").stdout.splitlines()
+    starts = {re.match(r"  \S+ +", line).end() for line in shown if re.match(r"  \S", line)}  # type: ignore[union-attr]
+    assert len(starts) == 1
+
+
+def test_who_is_stopped_before_a_checkpoint_is_not_told_of_one() -> None:
+    assert str(Stopped("SIGTERM", 143)) == "stopped by SIGTERM"
+    assert str(Stopped("SIGTERM", 143, kept="step 4 in runs/x")).endswith("goes on from step 4 in runs/x")
 
 
 @pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["list", "task"]])

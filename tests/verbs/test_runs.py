@@ -68,6 +68,14 @@ def test_runs_are_sorted_by_a_figure_and_those_without_it_come_last(folder: Path
     assert shown[2] == "planned"
 
 
+def test_a_run_that_never_began_says_so_and_has_the_strategy_that_it_was_asked_for(tmp_path: Path) -> None:
+    asked = {"name": "x", "task": "classification", "strategy": [{"name": "partial", "stop": "50%"}, "full"]}
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "request.json").write_text(json.dumps({"hash": "0" * 64, "request": asked}), "utf-8")
+    line = multitune.runs([tmp_path]).text.splitlines()[1]
+    assert ("phases" in line, "not begun" in line) == (True, True)
+
+
 def test_a_tag_picks_runs_and_is_no_part_of_the_request(folder: Path) -> None:
     assert list(multitune.runs(folder, tags=["first"]).paths) == ["head"]
     assert json.loads((folder / "head" / "request.json").read_text("utf-8"))["hash"] == as_recipe(recipe()).request_hash()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -34,6 +35,7 @@ def parse_yaml(text: str, *, where: str) -> Any:
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         problem = str(error.problem or error).split("\n")[0]
+        problem = re.sub(r"^found (duplicate key \".*?\") with value .*$", r"found the \1", problem, flags=re.DOTALL)
         hint = "Keep one of the two." if "duplicate key" in problem else "Mend the YAML."
         raise RecipeError(f"{where}, line {line}", f"{problem}.", hint) from None
     except (YAMLError, ValueError, RecursionError) as error:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
-from multitune.core.recipe.component import Strict, step_or_share
+from multitune.core.recipe.component import Strict, Watched, step_or_share
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -63,7 +63,7 @@ class AverageSpec(Strict):
     ema: Ema | None = None
     soup: Soup | None = None
     interpolate: Interpolate | None = None
-    metric: str = Field(default="", description="figure by which validation chooses; empty: that of train.early_stop")
+    metric: Watched = Field(default="", description="figure by which validation chooses; empty: that of train.early_stop")
 
     @model_validator(mode="after")
     def _hangs_together(self) -> AverageSpec:

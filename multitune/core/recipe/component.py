@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 
 class Strict(BaseModel):
@@ -48,6 +48,15 @@ def step_or_share(value: int | str) -> int | str:
     if not re.fullmatch(r"\d+(\.\d+)?%", value) or float(value[:-1]) > 100:
         raise ValueError('give steps (100) or a share ("50%")')
     return value
+
+
+def _watched(metric: str) -> str:
+    if metric and not metric.startswith("valid/"):
+        raise ValueError(f"training sees figures of the validation split alone, such as valid/{metric.rpartition('/')[2]}")
+    return metric
+
+
+Watched = Annotated[str, AfterValidator(_watched)]  # the name of a figure that is measured in training, such as `valid/accuracy`
 
 
 def steps_of(value: int | str, *, total: int) -> int:

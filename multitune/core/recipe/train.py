@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from multitune.core.recipe.component import Component, Strict, step_or_share
+from multitune.core.recipe.component import Component, Strict, Watched, step_or_share
 
 TAKES_THE_PLACE = ("epochs", "steps", "decay", "micro_batch")  # fields of train that exclude others: null says that one is not stated
 
@@ -15,7 +15,7 @@ TAKES_THE_PLACE = ("epochs", "steps", "decay", "micro_batch")  # fields of train
 class EarlyStop(Strict):
     """Stop when `metric` has not become better for `patience` evaluations; the best checkpoint becomes the artifact."""
 
-    metric: str
+    metric: Watched
     patience: int = Field(default=3, ge=1)
     mode: Literal["auto", "max", "min"] = "auto"
     min_delta: float = Field(default=0.0, ge=0)
@@ -24,7 +24,7 @@ class EarlyStop(Strict):
 class Plateau(Strict):
     """Start the next phase early when `metric` has not become better for `patience` evaluations of this one."""
 
-    metric: str
+    metric: Watched
     patience: int = Field(default=2, ge=1)
     mode: Literal["auto", "max", "min"] = "auto"
     min_delta: float = Field(default=0.0, ge=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from multitune.core.recipe.train import TrainSpec
 from multitune.core.store import canonical
 
 MAX_BYTES = 1 << 20
+TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 # What binds speed, or how much may be lost before a run stops: it may be changed when a run goes on.
 CHANGEABLE = {
     "train": ("workers", "prefetch", "checkpoint_every", "keep", "statistics_every", "trackers"),
@@ -75,6 +77,9 @@ def read_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     Raises: RecipeError naming the file or path, what was found, and what would do.
     """
     path = Path(path)
+    if path.is_dir() or path.suffix.lower() in TABLES:
+        remedy = f"Name a recipe; multitune init {shlex.quote(str(path))} writes one."
+        raise RecipeError(str(path), f"is a {'folder' if path.is_dir() else 'table'}, not a recipe.", remedy)
     if not path.is_file():
         raise RecipeError(str(path), "there is no such file.", "Name a recipe, such as recipes/digits.yaml.")
     if path.stat().st_size > MAX_BYTES:
@@ -104,6 +109,9 @@ def make_recipe(values: Any, overrides: Sequence[str] = (), *, where: str = "rec
         first = error.errors()[0]
         location = tuple(step for step in first["loc"] if not _is_union_arm(step))
         place = ".".join(str(step) for step in location) or where
+        if location == ("data",) and isinstance(merged["data"], str):
+            remedy = f"A recipe names its table so: data.source.path={merged['data']} (evaluate and predict take data=PATH)."
+            raise RecipeError(place, f"found {merged['data']!r}, not a mapping.", remedy) from None
         raise RecipeError(place, *explain(dict(first) | {"loc": location}, Recipe)) from None
 
 

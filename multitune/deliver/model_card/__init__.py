@@ -150,7 +150,10 @@ def _figures(found: Sorted) -> Iterator[str]:
         for name, value in found.own.items()
     ]
     yield from _table(("figure", "value", "95 % interval", *kinds), rows)
-    yield "Intervals are from drawing rows with replacement; where rows belong together they are too narrow."
+    yield (
+        "Intervals are from drawing rows with replacement (Wilson's where every draw says the same); where rows belong together they are "
+        "too narrow."
+    )
     yield ""
 
 

@@ -27,7 +27,7 @@ from multitune.measure.page.tables import (
     sort,
 )  # fmt: skip
 from multitune.measure.page.training import curves
-from multitune.measure.page.words import say, switch
+from multitune.measure.page.words import named, say, switch
 from multitune.measure.report import number
 
 MOST_LETTERS = 200_000
@@ -87,7 +87,7 @@ def _top(content: Content, found: Sorted) -> Markup:
     report = content.report
     cards = [_card(name.removeprefix(f"{report.name}/"), found) for name in list(report.primary)[:6]]
     cards.append(tag("div", tag("small", report.name), tag("b", f"{report.rows:,}"), tag("small", say("rows")), class_="card"))
-    facts = (tag("span", f"{name}: ", tag("b", value)) for name, value in content.facts.items())
+    facts = (tag("span", named(name), ": ", tag("b", value)) for name, value in content.facts.items())
     about = tag("p", content.about, class_="soft")
     return joined(tag("h1", content.title), about, tag("div", cards, class_="cards"), tag("p", facts, class_="facts"))
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from multitune.measure.page.markup import Markup, joined, tag
+from multitune.measure.page.words import named
 
 WIDE, HIGH = 360.0, 176.0
 LEFT, RIGHT, TOP, BOTTOM = 46.0, 8.0, 8.0, 20.0
@@ -44,11 +45,16 @@ class Axis:
 
 
 def chart(
-    lines: Mapping[str, Points], *, mark: float | None = None, within: tuple[float, float] | None = None, logarithmic: bool = True
+    lines: Mapping[str, Points],
+    *,
+    mark: float | None = None,
+    within: tuple[float, float] | None = None,
+    logarithmic: bool = True,
+    ours: Collection[str] = (),
 ) -> Markup:
     """Lines by name over steps. mark: a step to point at. within: the ends of the upright axis; else by the values.
 
-    logarithmic: allowed, where values are all above zero and far apart.
+    logarithmic: allowed, where values are all above zero and far apart. ours: names that are no user's, and are translated.
     """
     shown = {name: thinned(points) for name, points in list(lines.items())[:MOST_LINES] if points}
     if not shown:
@@ -61,13 +67,18 @@ def chart(
         at = across.at(mark)
         drawn.append(tag("line", x1=at, x2=at, y1=TOP, y2=HIGH - BOTTOM, class_="mark"))
     drawing = tag("svg", _frame(across, up), drawn, viewBox=f"0 0 {WIDE:g} {HIGH:g}", role="img")
-    return joined(drawing, legend({name: points[-1][1] for name, points in shown.items()}))
+    return joined(drawing, legend({name: points[-1][1] for name, points in shown.items()}, ours=ours))
 
 
-def legend(last: Mapping[str, float]) -> Markup:
-    """Names beside their lines, with the value at the end."""
+def legend(last: Mapping[str, float], *, ours: Collection[str] = ()) -> Markup:
+    """Names beside their lines, with the value at the end. ours: names that are translated."""
     entries = (
-        tag("span", tag("svg", tag("line", x1=0, x2=22, y1=4, y2=4, class_=_look(place)), viewBox="0 0 22 8"), f"{name} {short(value)}")
+        tag(
+            "span",
+            tag("svg", tag("line", x1=0, x2=22, y1=4, y2=4, class_=_look(place)), viewBox="0 0 22 8"),
+            named(name) if name in ours else name,
+            f" {short(value)}",
+        )
         for place, (name, value) in enumerate(last.items())
     )
     return tag("div", *entries, class_="legend")

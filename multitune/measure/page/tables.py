@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from multitune.measure.page.curves import interval
 from multitune.measure.page.markup import Inside, Markup, joined, tag
 from multitune.measure.page.media import clipped
-from multitune.measure.page.words import say
+from multitune.measure.page.words import named, say
 from multitune.measure.report import BASELINES, Report, number
 
 MOST_ROWS = 200
@@ -124,7 +124,7 @@ def classes_table(found: Sorted) -> Markup:
 def heat(rows: Sequence[Sequence[str]]) -> Markup:
     """Counts in a square, each shaded by its share of its row. The first row and column name the classes."""
     heading, *body = rows
-    made = [tag("tr", (tag("th", cell) for cell in heading))]
+    made = [tag("tr", tag("th", named(heading[0])), (tag("th", cell) for cell in heading[1:]))]
     for name, *cells in body:
         counts = [float(cell) for cell in cells]
         total = sum(counts) or 1.0
@@ -176,7 +176,7 @@ def _bar(found: Sorted, name: str, value: float, beside: Sequence[float | None])
 
 def _sure(found: Sorted, name: str) -> str:
     low, high = found.ends.get(name, (None, None))
-    return "" if low is None or high is None else f"{number(low)} to {number(high)}"
+    return "" if low is None or high is None else f"{number(low)} – {number(high)}"
 
 
 def _told(value: float | None) -> str:

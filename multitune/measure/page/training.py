@@ -23,7 +23,9 @@ def curves(content: Content) -> Markup:
     drawn: list[Markup] = []
     for title, lines in _ordered(_charts(content.events)):
         within = (0.0, 1.0) if title in SHARES else None
-        made = chart(lines, mark=content.best_step, within=within, logarithmic=title != "lr")
+        made = chart(
+            lines, mark=content.best_step, within=within, logarithmic=title != "lr", ours=lines if title == "seconds" else ("all",)
+        )
         drawn.append(tag("figure", tag("h3", say(title)), made) if made else Markup())
     more = tag("p", f"{len(drawn) - MOST_CHARTS} ", say("more"), class_="note") if len(drawn) > MOST_CHARTS else Markup()
     return joined(tag("div", drawn[:MOST_CHARTS], class_="charts"), more)

@@ -7,8 +7,9 @@ from multitune.measure.page.markup import Markup, joined, tag
 WORDS = {
     "figures": ("Figures", "指标"),
     "figures_note": (
-        "95 % intervals from drawing rows with replacement. The bar: the interval, its dot the figure, hollow marks what stands beside it.",
-        "95 % 区间由有放回地抽取行得到。横条：区间，实心点为指标值，空心标记为并列的基线。",
+        "95 % intervals from drawing rows with replacement (Wilson's where every draw says the same). The bar: the interval, its dot the "
+        "figure, hollow marks what stands beside it.",
+        "95 % 区间由有放回地抽取行得到（每次抽取都一样时为 Wilson 区间）。横条：区间，实心点为指标值，空心标记为并列的基线。",
     ),
     "figure": ("figure", "指标"),
     "value": ("value", "值"),
@@ -86,12 +87,37 @@ WORDS = {
     "facts": ("The run", "运行"),
     "more": ("more are not shown", "项未显示"),
 }
+NAMES = {  # of facts about a run, and of lines and cells that are ours; they stand for themselves in English
+    "steps": "步数",
+    "weights of step": "权重取自第几步",
+    "weights": "权重",
+    "seconds": "秒",
+    "steps/s": "步/秒",
+    "parameters moved": "变动的参数",
+    "device": "设备",
+    "threads": "线程",
+    "plan": "计划",
+    "all": "全部",
+    "wait": "等待数据",
+    "forward": "前向",
+    "backward": "反向",
+    "optimizer": "优化器",
+    "truth \\ prediction": "真值 \\ 预测",
+}
 LANGUAGES = (("en", "English"), ("zh", "中文"))
 
 
 def say(word: str) -> Markup:
     """What the page says for a word, in both languages; a word that it does not know stands for itself."""
-    english, chinese = WORDS.get(word, (word, word))
+    return _both(*WORDS.get(word, (word, word)))
+
+
+def named(name: str) -> Markup:
+    """A name of ours in both languages; a name that it does not know stands once, as it is."""
+    return _both(name, NAMES[name]) if name in NAMES else joined(name)
+
+
+def _both(english: str, chinese: str) -> Markup:
     return joined(tag("span", english, class_="en", lang="en"), tag("span", chinese, class_="zh", lang="zh"))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from multitune.core import catalog
-from multitune.core.errors import ModelError, did_you_mean
+from multitune.core.errors import ModelError, did_you_mean, one_of
 from multitune.core.protocols import Insert
 from multitune.core.randomness import derive
 from multitune.core.recipe import TuningRow
@@ -65,6 +65,7 @@ def targets(rows: Sequence[TuningRow], anatomy: Anatomy, *, total: int) -> list[
         plugin = catalog.find("insert", row.insert.name, row.insert.options, where=where)
         insert: Insert = plugin.build()
         towers = [tower.name for tower in anatomy.towers]
+        _refuse_layers(rows, position, towers, anatomy)
         hits = {tower: tuple(insert.places(tower, row.pattern, anatomy)) for tower in towers}
         if not any(hits.values()):
             found_none = f'"{row.pattern}" has no place for {plugin.name} ({insert.wants}); towers are {", ".join(towers)}.'
@@ -74,6 +75,28 @@ def targets(rows: Sequence[TuningRow], anatomy: Anatomy, *, total: int) -> list[
             if places:
                 _join(found, Target((position,), tower, plugin, places), rows, total)
     return found
+
+
+def _refuse_layers(rows: Sequence[TuningRow], position: int, towers: Sequence[str], anatomy: Anatomy) -> None:
+    """Refuse each of a row's `layers` that names nothing, in its own towers or in those of rows that ask for the same kind.
+
+    Raises: ModelError with the names that there are.
+    """
+    asked = rows[position].insert
+    if asked is None or not asked.options.get("layers"):
+        return
+    where = f"strategy.{position}.insert"
+    patterns = [row.pattern for row in rows if row.insert is not None and row.insert.name == asked.name]
+
+    def named(layers: Sequence[str]) -> set[str]:
+        one: Insert = catalog.find("insert", asked.name, {**asked.options, "layers": layers}, where=where).build()
+        found = (place for tower in towers for pattern in patterns for place in one.places(tower, pattern, anatomy))
+        return {place.rpartition(".")[2] for place in found}
+
+    for layer in asked.options["layers"]:
+        if not named([layer]) and (there := sorted(named(()))):
+            found = f'"{layer}" names no layer that takes {asked.name}; there are {one_of(there)}.'
+            raise ModelError(f"{where}.layers", found, did_you_mean(str(layer), there))
 
 
 def _join(found: list[Target], new: Target, rows: Sequence[TuningRow], total: int) -> None:

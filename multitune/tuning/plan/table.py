@@ -82,7 +82,8 @@ def moves_of(table: list[TuningRow], anatomy: Anatomy, steps: int, unused: Colle
         new = sum(inserts.size(target, anatomy) for target, _ in put)
         moved = sum(anatomy.sizes[name] for name in mine) + new
         shapes = (*(anatomy.shapes[name] for name in mine), *((inserts.size(target, anatomy),) for target, _ in put))
-        rates, whens = sorted({one.rate for one in every}), sorted({(one.start, one.stop) for one in every})
+        rates = dict.fromkeys(one.rate for one in sorted(every, key=lambda one: (one.start, one.stop, one.rate)))  # beside whens, in time
+        whens = sorted({(one.start, one.stop) for one in every})
         result.append(Moves(top, total, moved, new, shapes, tuple(rates), tuple(whens)))
     return result
 

@@ -26,13 +26,20 @@ class Tuned(catalog.Options):
     rate: float = Field(default=1.0, gt=0, description="multiplies train.lr; to freeze a tower, leave it out")
     start: int | str = 0
     stop: int | str | None = None
-    blocks: int = Field(default=0, ge=0, description="how many of its last blocks move; 0: all of it")
+    blocks: int | str = Field(default="all", description="how many of its last blocks move; all: the whole tower")
     layer_decay: float = Field(default=1.0, gt=0, le=1, description="multiplies the rate once for each block further down")
 
     @model_validator(mode="before")
     @classmethod
     def _from_rate(cls, value: Any) -> Any:
         return {"rate": value} if isinstance(value, int | float) else value
+
+    @field_validator("blocks")
+    @classmethod
+    def _some_or_all(cls, value: int | str) -> int | str:
+        if value != "all" and (isinstance(value, str) or value < 1):
+            raise ValueError("give a number of its last blocks, or all; to freeze a tower, leave it out")
+        return value
 
     @field_validator("start", "stop")
     @classmethod
@@ -75,7 +82,7 @@ class PerModality:
 
 
 def _rows(anatomy: Anatomy, tower: TowerInfo, tuned: Tuned) -> Iterator[TuningRow]:
-    if not tuned.blocks:
+    if isinstance(tuned.blocks, str):
         yield from rows_by_depth(anatomy, tower, rate=tuned.rate, decay=tuned.layer_decay, start=tuned.start, stop=tuned.stop)
         return
     if tuned.blocks > len(tower.blocks):

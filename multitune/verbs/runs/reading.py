@@ -58,7 +58,9 @@ def is_run(folder: Path) -> bool:
 def runs_in(folder: Path, *, depth: int = DEPTH) -> Iterator[Path]:
     """The run folders in a folder, by name; those that were moved aside are left out, and so are folders that cannot be read."""
     try:
-        inside = sorted(one for one in folder.iterdir() if not one.name.startswith(".") and not _ASIDE.fullmatch(one.name) and os.path.isdir(one))
+        inside = sorted(
+            one for one in folder.iterdir() if not one.name.startswith(".") and not _ASIDE.fullmatch(one.name) and os.path.isdir(one)
+        )
     except OSError:
         return
     for one in inside:
@@ -111,7 +113,7 @@ def _state(folder: Path, *, finished: bool, began: bool, steps: object, damaged:
         return "damaged"
     if began:
         return "unfinished, no checkpoint"
-    return "damaged" if damaged else "planned only" if os.path.exists(folder / PLAN) else "claimed only"
+    return "damaged" if damaged else "planned only" if os.path.exists(folder / PLAN) else "not begun"
 
 
 def _step(checkpoints: Path) -> int:
@@ -203,8 +205,10 @@ def _named(stated: object) -> str:
 
 
 def _strategy(values: Mapping[str, Any], request: Mapping[str, Any]) -> str:
-    if isinstance(request.get("strategy"), list):
-        return "phases" if "strategy.phases.0" in values else "table"
+    asked = request.get("strategy")
+    if isinstance(asked, list):
+        chained = any(isinstance(one, str) or "name" in one for one in asked)  # pyright: ignore[reportUnknownVariableType]
+        return "phases" if "strategy.phases.0" in values or chained else "table"
     return _named(values.get("strategy.name") or request.get("strategy"))
 
 

@@ -51,7 +51,7 @@ def train(
     fresh: bool = False,
     tags: Sequence[str] = (),
 ) -> Result:
-    """Train, evaluate the best checkpoint on the test split, and leave an artifact.
+    """Train, evaluate what came out on the test split, and leave an artifact.
 
     tags: words for `multitune runs`, no part of the request. figures: those of the test split, `seconds`, `steps`.
     paths: `run`, `artifact`.

@@ -37,7 +37,7 @@ def write_page(
 
     facts = {
         "steps": f"{outcome.step:,}",
-        "best step": f"{outcome.best_step:,}",
+        **({"weights": outcome.weights} if outcome.weights else {"weights of step": f"{outcome.best_step:,}"}),
         "seconds": f"{seconds:,.0f}",
         "steps/s": f"{outcome.steps_per_second:.2f}",
         "parameters moved": f"{plan['moves.parameters']:,}",

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from multitune.core import catalog
 from multitune.core.finding import Finding, Severity
@@ -183,11 +183,22 @@ def _rehearse(planned: Planned, judge: Evaluator, watch: Callable[..., Mapping[s
     choice, valid = choice_of(planned.plan), planned.data.examples.get("valid")
     if controls or choice is not None:
         few = replace(judge, ledger=Ledger(), max_loss=1.0)
-        figures = watch(replace(valid, rows=valid.rows[:REHEARSED]), using=few) if valid is not None else {}
+        figures = watch(_few(valid, planned.recipe.evaluate.slices), using=few) if valid is not None else {}
         for control in controls:
             control.decide(control.start(), step=0, figures=figures)
         if choice is not None:
             choice.figure(figures)
+
+
+def _few(rows: Examples, slices: Sequence[str]) -> Examples:
+    """A few rows of a split, one at least of each source and of each slice, whose figures would not come otherwise."""
+    from multitune.measure.slices import cut
+
+    firsts: dict[Any, int] = {}
+    for column in (rows.sources.tolist(), *cut(slices, rows).rows):
+        for place, value in enumerate(column):
+            firsts.setdefault(value, place)
+    return replace(rows, rows=rows.rows[sorted({*range(min(REHEARSED, len(rows))), *firsts.values()})])
 
 
 def _untuned(recipe: Recipe, run: RunDir, measure: Callable[[], Mapping[str, float]]) -> Mapping[str, float]:

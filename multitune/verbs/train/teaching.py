@@ -242,6 +242,8 @@ def _tower(loss: TaughtLoss, needs: Needs) -> Teacher:
     parts = loss.taught_parts
     if len(parts) != 1:
         found = f"{loss.teacher} is no artifact, so it gives the vector of one part, and {len(parts)} are asked for."
+        if not Path(loss.teacher).exists():
+            found = f"there is no folder {loss.teacher}, and a tower of the hub gives the vector of one part alone."
         raise RecipeError(WHERE, found, "Name an artifact or a finished run; or features with parts: [one of them].")
     own = Needs({parts[0]: needs.parts[parts[0]]}, {})
     tower = _Bare(loss.teacher, own, Weights("meta")).tower

@@ -124,3 +124,13 @@ def test_every_label_stands_in_both_languages() -> None:
         assert english in found.shown
         assert chinese in found.shown
     assert all(english.strip() and chinese.strip() for english, chinese in WORDS.values())
+
+
+def test_names_of_ours_are_translated_and_those_of_users_are_not() -> None:
+    made = page(replace(content("classifies"), facts={"parameters moved": "12", "weights of step": "6"}))
+    shown = Reader(made).shown
+    for chinese in ("变动的参数", "权重取自第几步", "前向", "等待数据", "真值 \\ 预测", "全部"):
+        assert chinese in shown
+    assert "0.780 – 0.840" in shown
+    events = [{"step": step, "seconds": 1.0, "name": "train/gradient_norm/forward", "value": 1.0} for step in (1, 2)]
+    assert "前向" not in page(replace(content("classifies"), events=events))
