@@ -54,7 +54,7 @@ def encode(recipe: Recipe | Mapping[str, Any] | Path | str, *, overrides: Sequen
     seams, findings = fitting(line, settled.proofs)
     findings = [*settled.findings, *findings]
     if not seams:
-        none = "there is nothing to keep: nothing is frozen below a cut that holds. Strategies such as partial freeze towers or their lower blocks."
+        none = "there is nothing to keep: nothing is frozen below a cut that holds. A strategy such as partial freezes some."
         text = "\n".join([none, *(one.line() for one in findings)])
         return Result(ok=False, findings=tuple(findings), text=text)
     as_in_training(line, ranks)
