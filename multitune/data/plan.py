@@ -232,7 +232,8 @@ def _named(rows: Examples, answer: str) -> Counter[str]:
 def _told_few(split: Split, rows: int) -> tuple[str, str]:
     """What a small or an empty split means, and what would do."""
     if rows:
-        return f"{split} has {rows} rows: its figures say little.", "Give it a larger share, or add rows."
+        little = "they are little to learn from" if split == "train" else "its figures say little"
+        return f"{split} has {rows} rows: {little}.", "Give it a larger share, or add rows."
     lost = {"train": "nothing is learned", "valid": "nothing is measured in training", "test": "nothing is measured in the end"}[split]
     return f"{split} has no rows: {lost}.", "Give it a share of the rows."
 

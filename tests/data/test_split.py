@@ -255,7 +255,7 @@ def test_uneven_and_lacking_classes_are_findings() -> None:
     rows = texts(60, part=lambda n: "train" if n < 50 else "test", label=lambda n: "b" if n < 2 else "a")
     found = outlined(of_texts(rows, split={"column": "part"})).findings
     assert {"imbalance", "class-missing", "few-rows"} <= {finding.code for finding in found}
-    small = next(finding for finding in found if finding.code == "few-rows")
+    small = next(finding for finding in found if finding.where == "data.split.test")
     assert (small.message, small.remedy) == ("test has 10 rows: its figures say little.", "Give it a larger share, or add rows.")
 
 

@@ -101,6 +101,14 @@ def test_labels_that_are_said_to_be_labels_are_answered(pictures: Path) -> None:
     assert made(pictures, written_csv(pictures / "a.csv", rows_of("tags")), parts={"tags": "labels"})[1].data.answers == ("tags",)
 
 
+@pytest.mark.parametrize("said", [{}, {"words": "text", "file": "image"}])
+def test_pictures_and_texts_that_come_twice_are_known_whoever_says_what_they_are(pictures: Path, said: dict[str, str]) -> None:
+    texts = ["a red ring and a dot", "a blue ring and a dot"]
+    table = written_csv(pictures / "a.csv", [["file", "words"], *([f"my pictures/图 {n // 2}.png", texts[n % 2]] for n in range(24))])
+    _, recipe = made(pictures, table, parts=said)
+    assert (recipe.task.name, recipe.data.split.group, recipe.evaluate.match) == ("retrieval", "file", "file")
+
+
 def test_numbers_are_no_classes_and_sounds_with_what_is_said_are_written_down(tmp_path: Path) -> None:
     for number in range(12):
         medium(tmp_path / f"{number}.wav", "audio", number)

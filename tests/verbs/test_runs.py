@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -72,8 +74,23 @@ def test_a_run_that_never_began_says_so_and_has_the_strategy_that_it_was_asked_f
     asked = {"name": "x", "task": "classification", "strategy": [{"name": "partial", "stop": "50%"}, "full"]}
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "request.json").write_text(json.dumps({"hash": "0" * 64, "request": asked}), "utf-8")
-    line = multitune.runs([tmp_path]).text.splitlines()[1]
+    line = multitune.runs(tmp_path).text.splitlines()[1]
     assert ("phases" in line, "not begun" in line) == (True, True)
+
+
+def test_runs_that_have_figures_are_those_that_it_says_to_compare(folder: Path, tmp_path: Path) -> None:
+    for name in ("head", "deeper", "planned"):
+        shutil.copytree(folder / name, tmp_path / name)
+    for file in (tmp_path / "planned").iterdir():
+        os.utime(file, (0, 0))
+    lines = multitune.runs(tmp_path).text.splitlines()
+    assert lines[1].startswith("planned")
+    assert "planned" not in lines[-1]
+
+
+def test_a_split_of_few_rows_is_told_once(folder: Path) -> None:
+    findings = json.loads((folder / "head" / "findings.json").read_text("utf-8"))
+    assert [one["code"] for one in findings if one["where"] in ("test", "data.split.test")] == ["few-rows"]
 
 
 def test_a_tag_picks_runs_and_is_no_part_of_the_request(folder: Path) -> None:

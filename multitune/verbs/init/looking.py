@@ -82,7 +82,7 @@ def _looked(rows: Rows, name: str, said: str) -> Column:
     if said:
         found = _media(rows, name, said, cells) if said in MEDIA and cells else Column(name, said, "", 0, 0)
         told = f"as --part says; {found.because}" if found.because else "as --part says"
-        values = _values(rows, name) if said == "category" else {}
+        values = _values(rows, name) if said == "category" or (said != "none" and cells and isinstance(cells[0], str)) else {}
         return Column(name, said, told, filled, len(rows), values=values, unread=found.unread)
     if not cells:
         return Column(name, "none", "its cells are empty", filled, len(rows))

@@ -137,5 +137,6 @@ def _count(shown: Sequence[Seen], folder: Path) -> str:
     count = f"{len(shown)} {'run' if len(shown) == 1 else 'runs'}, {finished} finished"
     if len(shown) < 2:
         return count
-    names = [seen.name if folder == HOME else str(seen.folder) for seen in shown[:2]]
+    first = sorted(shown, key=lambda seen: not seen.finished)[:2]  # those that have figures, where there are such
+    names = [seen.name if folder == HOME else str(seen.folder) for seen in first]
     return f"{count}; compare some: multitune runs {' '.join(names)}"

@@ -108,7 +108,9 @@ def _trained(recipe: Recipe, run: RunDir, ranks: Ranks, ledger: Ledger, started:
     figures = {**outcome.figures, **report.figures, "steps": float(outcome.step), "seconds": time.perf_counter() - started}
     figures |= kept.figures()
     figures |= {"parameters_moved": float(line.scope.parameters_moved), **{f"rows_{fate}": float(n) for fate, n in ledger.counts().items()}}
-    findings = (*told, *planned.plan.findings, *proven, *kept.findings, *outcome.findings, *report.findings)
+    known = {finding.where for finding in planned.plan.findings if finding.code == "few-rows"}  # the plan says it already
+    measured_ones = (one for one in report.findings if one.code != "small-split" or f"data.split.{one.where}" not in known)
+    findings = (*told, *planned.plan.findings, *proven, *kept.findings, *outcome.findings, *measured_ones)
     write_page(
         run, planned.plan, outcome=outcome, report=report, findings=findings, ledger=ledger, extremes=extremes, seconds=figures["seconds"]
     )
