@@ -54,7 +54,9 @@ def _trained(recipe: Recipe, run: RunDir, ranks: Ranks, ledger: Ledger, started:
 
     planned = on_this_machine(make_plan(recipe, ledger), run)
     ranks.on_main(lambda: obey(planned, run))
-    kept = keep(Line.start(planned, ledger=ledger, ranks=ranks), run, ranks)
+    line = Line.start(planned, ledger=ledger, ranks=ranks)
+    began = time.perf_counter()
+    kept = keep(line, run, ranks)
     line = kept.line
     judge, examples = evaluator(planned, ledger), planned.data.examples
 
@@ -85,6 +87,7 @@ def _trained(recipe: Recipe, run: RunDir, ranks: Ranks, ledger: Ledger, started:
         watch=lambda _: watch(examples["valid"]) if "valid" in examples else {},
     )
     line.loader.close()
+    training = time.perf_counter() - began
     if not ranks.main:
         return Result(ok=True, figures={"steps": float(outcome.step)})
     wanted, extremes = recipe.evaluate, Extremes(planned.data.needs)
@@ -106,7 +109,7 @@ def _trained(recipe: Recipe, run: RunDir, ranks: Ranks, ledger: Ledger, started:
     )
     ledger.seal("end")
     figures = {**outcome.figures, **report.figures, "steps": float(outcome.step), "seconds": time.perf_counter() - started}
-    figures |= kept.figures()
+    figures |= {"train/seconds": training} | kept.figures()
     figures |= {"parameters_moved": float(line.scope.parameters_moved), **{f"rows_{fate}": float(n) for fate, n in ledger.counts().items()}}
     known = {finding.where for finding in planned.plan.findings if finding.code == "few-rows"}  # the plan says it already
     measured_ones = (one for one in report.findings if one.code != "small-split" or f"data.split.{one.where}" not in known)
