@@ -21,15 +21,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Side by side with simpler ways, on the same split.")
     parser.add_argument("name", choices=known, metavar="NAME", help=", ".join(known))
     parser.add_argument("--quick", action="store_true", help="fewer seeds and settings, where the benchmark has a quick form")
+    parser.add_argument("--again", action="store_true", help="a second run on what a first one left, where the benchmark has that form")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     parser.add_argument("--run", type=Path, default=None, help="the folder that holds the runs; by default runs/benchmark-NAME")
     parser.add_argument("--fresh", action="store_true", help="move earlier runs aside and train anew")
     asked = parser.parse_args(arguments)
     measure = importlib.import_module(f"benchmarks.{asked.name}").measure
-    takes = "quick" in inspect.signature(measure).parameters
-    if asked.quick and not takes:
-        parser.error(f"{asked.name} has no quick form: leave --quick out")
-    more = {"quick": asked.quick} if takes else {}
+    more: dict[str, bool] = {}
+    for form in ("quick", "again"):
+        wanted = bool(getattr(asked, form))
+        if form in inspect.signature(measure).parameters:
+            more[form] = wanted
+        elif wanted:
+            parser.error(f"{asked.name} has no {form} form: leave --{form} out")
     try:
         figures, ok = measure(asked.run or Path("runs") / f"benchmark-{asked.name}", fresh=asked.fresh, **more)
     except MultituneError as error:
