@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+from collections.abc import Generator
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -27,3 +29,14 @@ def seed_standard(seed: int) -> None:
     """Seed Python's and numpy's global generators (models draw from both); torch's is seeded by `tuning/step.py`."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
+
+
+@contextmanager
+def settled(*names: int | str) -> Generator[None]:
+    """Inside, what numpy's global generator gives follows from the names; it is put back afterwards."""
+    state = np.random.get_state()
+    np.random.seed(derive(*names) % 2**32)
+    try:
+        yield
+    finally:
+        np.random.set_state(state)

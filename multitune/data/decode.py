@@ -7,6 +7,7 @@ out is a decoded part or a `BadPart`; never something half decoded, and never a 
 from __future__ import annotations
 
 import functools
+import io
 import json
 import os
 import re
@@ -14,7 +15,7 @@ import stat
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from multitune.core import catalog
 from multitune.core.errors import DataError
@@ -22,6 +23,15 @@ from multitune.core.protocols import Media, Modality, Part, Sample
 
 NONE: Mapping[str, Any] = MappingProxyType({})
 _LEAKS = re.compile(r"<[^<>]*>|0x[0-9a-fA-F]{4,}|(?<![\w.])/(?:[^\s'\"]+/)+[^\s'\"]*")
+
+
+@runtime_checkable
+class MeasuredModality(Modality, Protocol):
+    """A modality whose values differ in size, which can be told before they are decoded."""
+
+    def measure(self, value: Any) -> tuple[int, ...]:
+        """Of an open file, by its header, or of a decoded value: samples and rate of a sound, frames of a film. Raises: ValueError."""
+        ...
 
 
 class BadPart(DataError):
@@ -79,6 +89,24 @@ def unreadable(sample: Sample) -> BadPart | None:
         except BadPart as error:
             return BadPart(name, error.cause)
     return None
+
+
+def measured(part: Part) -> tuple[int, ...] | None:
+    """The size of a part as its modality's `measure` gives it, of a file from its header alone; None where it is not known."""
+    kind, value = modality(part.modality, part.options), part.value
+    if not isinstance(kind, MeasuredModality):
+        return None
+    try:
+        if not isinstance(value, Media):
+            return kind.measure(kind.decode(value))
+        if value.data is not None:
+            return kind.measure(io.BytesIO(value.data))
+        if value.path is None or not stat.S_ISREG(os.stat(value.path).st_mode):
+            return None
+        with value.path.open("rb") as stream:
+            return kind.measure(stream)
+    except (ValueError, OSError):  # the gate says what is wrong with it when it is opened
+        return None
 
 
 def _bytes(media: Media, kind: Modality) -> bytes:

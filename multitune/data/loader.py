@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
@@ -18,6 +17,7 @@ from multitune.core.ledger import Ledger, over_budget
 from multitune.core.plan import Plan
 from multitune.core.protocols import Augmentation, Batch, Preparer, Sample
 from multitune.core.recipe import Component, PartSpec, Recipe
+from multitune.data.bucketing.grouping import Grouping
 from multitune.data.order import Order, Task
 from multitune.data.split import Examples
 from multitune.data.workers import Memo, Note, Pool, Work, joined, prepared, read_sample, single
@@ -44,7 +44,8 @@ class Loader:
     """The steps of a run over the rows of a split; its whole state is the number of the step.
 
     batch_size: rows of a step over all ranks. micro_batch: rows of one forward; 0: the whole batch of a rank. balance: an answer
-    whose classes are drawn equally often. augment: part -> augmentations, in order. memo_bytes: for what is prepared once; 0 keeps nothing.
+    whose classes are drawn equally often. grouping: which rows come together; one with a budget takes the place of batch_size.
+    augment: part -> augmentations, in order. memo_bytes: for what is prepared once; 0 keeps nothing.
     timeout: seconds after which a silent worker counts as hung. gather: gives every rank the texts of all; called once a step, so that what
     happened to rows is known, and judged, on all ranks alike. compared: parts of which batches say which rows hold the same.
     """
@@ -62,6 +63,7 @@ class Loader:
         workers: int = 0,
         prefetch: int = 2,
         balance: str = "",
+        grouping: Grouping | None = None,
         ledger: Ledger | None = None,
         max_loss: float = 1.0,
         augment: Mapping[str, Sequence[Augmentation]] | None = None,
@@ -74,9 +76,8 @@ class Loader:
             raise DataError("data", "the split to train on has no rows.", "Give it rows.")
         self.examples = examples
         self.ledger = ledger if ledger is not None else Ledger()
-        self._order = order_of(
-            examples, seed=seed, batch_size=batch_size, micro_batch=micro_batch or -(-batch_size // world), balance=balance
-        )
+        micro = micro_batch or (0 if grouping is not None and grouping.budget else -(-batch_size // world))
+        self._order = order_of(examples, seed=seed, batch_size=batch_size, micro_batch=micro, balance=balance, grouping=grouping)
         steps = {part: tuple(given) for part, given in (augment or {}).items() if given}
         self._work = Work(examples, preparer, seed, steps, memo_bytes, tuple(compared))
         self._memo = shared_memo if memo_bytes == MEMO_BYTES else Memo(memo_bytes)
@@ -104,6 +105,7 @@ class Loader:
         rank: int = 0,
         gather: Callable[[Sequence[str]], Sequence[str]] = list,
         compared: Sequence[str] = (),
+        grouping: Grouping | None = None,
     ) -> Loader:
         """The loader that a recipe and its plan ask for.
 
@@ -114,12 +116,14 @@ class Loader:
         if workers > 0 and (lost := only_here(recipe)):
             found = f"{workers} loader processes cannot find {lost}, which was registered in this process's memory only."
             raise PluginError("train.workers", found, "Give it as a file (--plugin FILE), or use train.workers=0.")
+        as_planned = "train.micro_batch" in plan.values and not recipe.train.batch_tokens
         return cls(
             examples,
             preparer,
             seed=recipe.seed,
             batch_size=recipe.train.batch_size,
-            micro_batch=int(plan["train.micro_batch"]) if "train.micro_batch" in plan.values else recipe.train.micro_batch,
+            micro_batch=int(plan["train.micro_batch"]) if as_planned else recipe.train.micro_batch,
+            grouping=grouping,
             rank=rank,
             world=world,
             workers=max(workers, 0),
@@ -139,19 +143,18 @@ class Loader:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps of an epoch; the last one may have fewer rows."""
-        return math.ceil(self.rows_per_epoch / self._order.batch_size)
+        """Steps of the first epoch; the last one may have fewer rows."""
+        return self._order.steps_of(0)
 
     def order(self, epoch: int) -> np.ndarray:
         """The places of the examples in the order of an epoch."""
-        return self._order.epoch(epoch)
+        return np.concatenate(self._order.batches(epoch))
 
     def first_asked(self, stop: int) -> list[int]:
         """The places of the examples that steps before `stop` read, on all ranks, in the order in which they are first asked for."""
         seen: dict[int, None] = {}
-        for step in range(0, stop, self.steps_per_epoch):
-            epoch = self.order(step // self.steps_per_epoch)
-            seen |= dict.fromkeys(epoch[: (stop - step) * self._order.batch_size].tolist())
+        for _, _, places in self._order.steps(0, stop):
+            seen |= dict.fromkeys(places.tolist())
             if len(seen) == len(self.examples):
                 break
         return [*seen]
@@ -269,7 +272,7 @@ def _words(options: Any) -> Iterator[str]:
         yield from (word for inner in options.values() for word in _words(inner))
 
 
-def order_of(examples: Examples, *, seed: int, batch_size: int, micro_batch: int, balance: str) -> Order:
+def order_of(examples: Examples, *, seed: int, batch_size: int, micro_batch: int, balance: str, grouping: Grouping | None = None) -> Order:
     """The order in which a run takes the rows of its train split."""
     return Order(
         num_rows=len(examples),
@@ -278,6 +281,7 @@ def order_of(examples: Examples, *, seed: int, batch_size: int, micro_batch: int
         micro_batch=micro_batch,
         weights=examples.weights,
         labels=examples.column(balance) if balance else None,
+        grouping=grouping,
     )
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from multitune.core.randomness import generator
+from multitune.data.bucketing.grouping import Grouping
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,8 @@ class Order:
     """What decides the order: rows, seed, batches; `weights` and `labels` (of a balanced answer) by place, or None.
 
     An epoch takes every row once (with weights: the whole part of its weight times, and a share of the rows once more, drawn
-    anew each epoch; balanced: each class equally often). Its last batch is short.
+    anew each epoch; balanced: each class equally often). Its last batch is short. grouping: brings rows of like length together; where it
+    has a budget, epochs differ in their number of batches. micro_batch: 0 is a rank's share of each batch.
     """
 
     num_rows: int
@@ -35,6 +37,8 @@ class Order:
     micro_batch: int
     weights: np.ndarray | None = None
     labels: Sequence[str | None] | None = None
+    grouping: Grouping | None = None
+    _counts: dict[int, int] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def epoch(self, epoch: int) -> np.ndarray:
         """The places of an epoch in order; every epoch has the same length."""
@@ -46,22 +50,63 @@ class Order:
             places = _balanced(places, self.labels, rng)
         return places[rng.permutation(len(places))]
 
+    def batches(self, epoch: int) -> list[np.ndarray]:
+        """The places of an epoch, batch by batch."""
+        order = self.epoch(epoch)
+        if self.grouping is not None:
+            return self.grouping.batches(order, batch_size=self.batch_size, seed=self.seed, epoch=epoch)
+        return [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
+
     @property
     def rows_per_epoch(self) -> int:
         """Rows drawn in an epoch."""
         return len(self.epoch(0))
 
+    def steps_of(self, epoch: int) -> int:
+        """Batches of an epoch."""
+        known = epoch if self.grouping is not None and self.grouping.budget else 0
+        if known not in self._counts:
+            budgeted = self.grouping is not None and self.grouping.budget
+            self._counts[known] = len(self.batches(known)) if budgeted else math.ceil(self.rows_per_epoch / self.batch_size)
+        return self._counts[known]
+
+    def steps_in(self, epochs: float) -> int:
+        """Batches of so many epochs; of a part of an epoch, that part of its batches."""
+        whole = int(epochs)
+        if self.grouping is None or not self.grouping.budget:
+            return round(epochs * self.steps_of(0))
+        part = epochs - whole
+        return sum(map(self.steps_of, range(whole))) + (round(part * self.steps_of(whole)) if part else 0)
+
+    def place(self, step: int) -> tuple[int, int]:
+        """The epoch of a step, and its number in it."""
+        if self.grouping is None or not self.grouping.budget:
+            return divmod(step, self.steps_of(0))
+        epoch = 0
+        while step >= self.steps_of(epoch):
+            step -= self.steps_of(epoch)
+            epoch += 1
+        return epoch, step
+
+    def steps(self, start: int, stop: int) -> Iterator[tuple[int, int, np.ndarray]]:
+        """For each step: its number, its epoch and the places of its batch, over all ranks."""
+        if start >= stop:
+            return
+        epoch, number = self.place(start)
+        batches = self.batches(epoch)
+        for step in range(start, stop):
+            if number == len(batches):
+                epoch, number = epoch + 1, 0
+                batches = self.batches(epoch)
+            yield step, epoch, batches[number]
+            number += 1
+
     def tasks(self, start: int, stop: int, *, rank: int = 0, world: int = 1) -> Iterator[tuple[int, int, list[Task]]]:
         """For each step: its number, its epoch and this rank's micro-batches; rank r takes the numbers r, r + world, ..."""
-        per_epoch = math.ceil(self.rows_per_epoch / self.batch_size)
-        order, current = np.empty(0, dtype=np.int64), -1
-        for step in range(start, stop):
-            epoch, number = divmod(step, per_epoch)
-            if epoch != current:
-                order, current = self.epoch(epoch), epoch
-            rows = order[number * self.batch_size : (number + 1) * self.batch_size].tolist()
-            micros = range(0, len(rows), self.micro_batch)
-            tasks = [Task(step, epoch, i, tuple(rows[at : at + self.micro_batch])) for i, at in enumerate(micros)]
+        for step, epoch, places in self.steps(start, stop):
+            rows = places.tolist()
+            size = self.micro_batch or math.ceil(len(rows) / world)
+            tasks = [Task(step, epoch, i, tuple(rows[at : at + size])) for i, at in enumerate(range(0, len(rows), size))]
             yield step, epoch, tasks[rank::world]
 
 

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from multitune.core.protocols import AnswerNeed, Batch, Media, Memo, Needs, Part, Sample
+from multitune.data.bucketing.lengths import Stream
 from multitune.data.decode import BadPart, opened, read_as
+from multitune.models import measuring
 from multitune.models.signals import Row, Signal
 
 NO_CLASS = -100
@@ -55,6 +57,10 @@ class TowerPreparer:
     def bucket(self, row: Mapping[str, Any]) -> Hashable:
         """Which parts are there, and the padded shape of each."""
         return tuple((name, self.signals[name].bucket(row["parts"][name])) for name in self.signals if name in row["parts"])
+
+    def lengths(self, samples: Sequence[Sample]) -> Mapping[str, Stream]:
+        """Part -> how long rows will be, of parts whose length varies."""
+        return measuring.streams(self.signals, samples)
 
     def describe(self) -> Mapping[str, Any]:
         """Each part's signal, and how each answer is written as a number."""

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol, cast, runtime_checkable
@@ -24,7 +23,9 @@ from torch import Tensor
 from multitune.core import store
 from multitune.core.errors import ModelError
 from multitune.core.protocols import Sound
-from multitune.core.randomness import derive
+from multitune.core.randomness import settled
+from multitune.data.bucketing.lengths import Stream
+from multitune.models import measuring
 from multitune.models.features import light
 from multitune.models.tokens import SHARE
 
@@ -188,6 +189,12 @@ class TextSignal:
         padded = min(-(-length // BUCKET) * BUCKET, self.limit)
         return (padded, int(padded > length))
 
+    varies = True
+
+    def lengths(self, values: Sequence[str | None]) -> Stream:
+        """Of texts."""
+        return measuring.of_texts(values, self.tokenizer, limit=self.limit, bucket=BUCKET)
+
     def light(self, row: Row, silent: Sequence[str]) -> Row:
         """The row itself: ids weigh little."""
         return row
@@ -232,7 +239,8 @@ class AudioSignal:
         rate = int(self.extractor.sampling_rate)
         wave = value.wave if value.rate == rate else soxr.resample(value.wave, value.rate, rate)
         wave = np.pad(wave, (0, max(0, rate // 10 - len(wave))))
-        with _settled(wave):
+        heard = hashlib.blake2b(np.ascontiguousarray(wave).tobytes(), digest_size=16).hexdigest()
+        with settled("sound", heard):  # what an extractor draws (where it cuts a long sound) follows from the sound
             made = self.extractor(wave, sampling_rate=rate, return_tensors="np")
         settings = self.extractor.to_dict()
         over = len(wave) - int(settings.get("n_samples") or len(wave))
@@ -256,6 +264,19 @@ class AudioSignal:
         step = int(self.extractor.sampling_rate) // 10 if self._main(row).ndim == 1 else 1
         padded = -(-length // step) * step
         return (padded, int(padded > length))
+
+    @cached_property
+    def varies(self) -> bool:
+        """False for an extractor that fills every sound up to one length."""
+        return self._tried[0] != self._tried[1]
+
+    def lengths(self, values: Sequence[tuple[int, ...] | None]) -> Stream:
+        """Of sounds, by their samples and their rate."""
+        return measuring.of_sounds(values, self.extractor, self._tried)
+
+    @cached_property
+    def _tried(self) -> tuple[int, int]:
+        return measuring.tried(self.extractor, lambda sound: self._length(self.row(sound)))
 
     def light(self, row: Row, silent: Sequence[str]) -> Row:
         """The same lengths; silent features without content."""
@@ -315,6 +336,16 @@ class VideoSignal:
         """The number of frames; the processor brings them to one size."""
         return (len(row["film"]),) if "film" in row else tuple(row["frames"])
 
+    @property
+    def varies(self) -> bool:
+        """Where the tower takes all of a film."""
+        return not self.frames
+
+    def lengths(self, values: Sequence[tuple[int, ...] | None]) -> Stream:
+        """Of films, by their frames."""
+        frames = [0 if size is None else size[0] for size in values]
+        return Stream(frames, frames)
+
     def light(self, row: Row, silent: Sequence[str]) -> Row:
         """What the processor makes of it, without content where silent, and the number of frames."""
         return {**light.of_batch(self.batch([row]), silent), "frames": [len(row["film"])]}
@@ -346,17 +377,6 @@ def signal(modality: str, processor: Any, *, limit: int, channels: int = COLOURS
 def _takes_layout(processor: Any) -> bool:
     parameters = inspect.signature(processor.preprocess).parameters
     return "input_data_format" in parameters or any(one.kind == inspect.Parameter.VAR_KEYWORD for one in parameters.values())
-
-
-@contextmanager
-def _settled(wave: np.ndarray) -> Generator[None]:
-    """What an extractor draws (where it cuts a long sound) follows from the sound; numpy's generator is put back afterwards."""
-    state = np.random.get_state()
-    np.random.seed(derive("sound", hashlib.blake2b(np.ascontiguousarray(wave).tobytes(), digest_size=16).hexdigest()) % 2**32)
-    try:
-        yield
-    finally:
-        np.random.set_state(state)
 
 
 def _padded(array: np.ndarray, length: int, longest: int) -> Tensor:

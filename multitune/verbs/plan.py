@@ -24,6 +24,7 @@ from multitune.core.recipe import Recipe, make_recipe, read_recipe
 from multitune.core.result import Result
 
 if TYPE_CHECKING:
+    from multitune.data.bucketing.grouping import Grouping
     from multitune.data.plan import Outline
     from multitune.models.plan import ModelOutline
 
@@ -45,13 +46,14 @@ def build(options: Options) -> Result:
 
 @dataclass(frozen=True)
 class Planned:
-    """A plan with what it was made from: the outline of the data and of the model."""
+    """A plan with what it was made from: the outline of the data and of the model; which rows come together, if any do."""
 
     recipe: Recipe
     plan: Plan
     preset: TaskPreset
     data: Outline
     model: ModelOutline
+    grouping: Grouping | None = None
 
 
 def as_recipe(recipe: Recipe | Mapping[str, Any] | Path | str, overrides: Sequence[str] = ()) -> Recipe:
@@ -106,6 +108,7 @@ def make_plan(recipe: Recipe, ledger: Ledger) -> Planned:
 
 def _planned(recipe: Recipe, ledger: Ledger) -> Planned:
     from multitune.data import plan as data_plan
+    from multitune.data.bucketing.outlook import look
     from multitune.data.loader import augmentations
     from multitune.measure import tally, thresholds
     from multitune.models import plan as model_plan
@@ -124,6 +127,8 @@ def _planned(recipe: Recipe, ledger: Ledger) -> Planned:
     tally.check_columns(asked, data.examples, needs=data.needs, slices=recipe.evaluate.slices)
     model = model_plan.state(recipe, data.needs)
     towers = [tower.name for tower in model.anatomy.towers]
+    loss = tuning_plan.loss_of(recipe, preset, data.needs)
+    outlook = look(recipe, data.examples["train"], model.blueprint.preparer, over=loss.over)
     tuned = tuning_plan.state(
         recipe,
         rows=data.rows_per_epoch,
@@ -132,9 +137,10 @@ def _planned(recipe: Recipe, ledger: Ledger) -> Planned:
         preset=preset,
         unused=model.unused,
         random=[name for name in towers if model.values[f"model.towers.{name}.random_in_training"].value],
+        outlook=outlook,
     )
-    moving = tuning_plan.moving_names(recipe, tuned.anatomy, rows=data.rows_per_epoch, unused=model.unused)
-    taught, told = _taught(tuning_plan.loss_of(recipe, preset, data.needs), data.needs)
+    moving = tuning_plan.moving_names(recipe, tuned.anatomy, total=tuned.values["train.steps"].value, unused=model.unused)
+    taught, told = _taught(loss, data.needs)
     found = model_plan.asked_features(recipe)
     found |= model_plan.cuts(model, recipe, moving, rows=sum(map(len, data.examples.values())))
     stated = head | data_plan.state(recipe, data) | dict(model.values) | found
@@ -146,7 +152,7 @@ def _planned(recipe: Recipe, ledger: Ledger) -> Planned:
         findings=(*data.findings, *model.findings, *tuned.findings, *told),
         tables=dict(tuned.tables),
     )
-    return Planned(recipe, made, preset, data, model)
+    return Planned(recipe, made, preset, data, model, outlook.grouping)
 
 
 def _taught(loss: object, needs: Needs) -> tuple[dict[str, Value], tuple[Finding, ...]]:

@@ -14,6 +14,8 @@ SHARES = ("data.split.train", "data.split.valid", "data.split.test")
 GIVES_WAY = {
     "train.steps": ("train.epochs",),
     "train.epochs": ("train.steps",),
+    "train.batch_size": ("train.batch_tokens",),
+    "train.batch_tokens": ("train.batch_size",),
     "data.split.column": (*SHARES, "data.split.sources"),
     **dict.fromkeys(SHARES, ("data.split.column",)),
     "data.source": ("data.mix",),

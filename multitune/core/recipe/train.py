@@ -7,9 +7,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from multitune.core.recipe.bucket import BucketSpec
 from multitune.core.recipe.component import Component, Strict, Watched, step_or_share
 
-TAKES_THE_PLACE = ("epochs", "steps", "decay", "micro_batch")  # fields of train that exclude others: null says that one is not stated
+# Fields of train that exclude others: null says that one is not stated.
+TAKES_THE_PLACE = ("epochs", "steps", "decay", "batch_size", "batch_tokens", "micro_batch")
 
 
 class EarlyStop(Strict):
@@ -36,6 +38,8 @@ class TrainSpec(Strict):
     epochs: float = Field(default=3.0, gt=0, le=1_000_000)
     steps: int = Field(default=0, ge=0, description="optimizer steps; 0: from epochs")
     batch_size: int = Field(default=32, ge=1, description="rows of one optimizer step, over all micro-batches and ranks")
+    batch_tokens: int = Field(default=0, ge=0, description="padded tokens of one optimizer step, in place of batch_size; 0: by rows")
+    bucket: BucketSpec | None = Field(default=None, description="rows of like length go together: less padding; null: as they are drawn")
     micro_batch: int = Field(default=0, ge=0, description="rows in one forward; 0: the whole batch (of one rank)")
     lr: float = Field(default=1e-4, gt=0)
     optimizer: Component = Component(name="adamw")
@@ -92,7 +96,10 @@ class TrainSpec(Strict):
         if self.clip_value and self.clip_norm and self.given("clip_norm"):
             what = f"clip_norm {self.clip_norm:g} and clip_value {self.clip_value:g} are both stated, and only one can hold"
             raise ValueError(f"{what}: leave one out")
-        if self.micro_batch > self.batch_size:
+        if self.batch_tokens and self.given("batch_size"):
+            what = f"batch_size {self.batch_size} and batch_tokens {self.batch_tokens} are both stated, and only one can hold"
+            raise ValueError(f"{what}: leave one out (train.batch_size=null or train.batch_tokens=null)")
+        if self.micro_batch > self.batch_size and not self.batch_tokens:
             what = f"a micro_batch of {self.micro_batch} rows is more than the batch_size of {self.batch_size}"
             raise ValueError(f"{what}: make it smaller, or leave it out (train.micro_batch=null)")
         return self

@@ -50,6 +50,19 @@ class Sounds:
             return _checked(np.asarray(value[0]), value[1])
         raise ValueError(f"found {type(value).__name__}, not a sound; give a path, bytes or (wave, rate)")
 
+    def measure(self, value: Any) -> tuple[int, ...]:
+        """Frames and rate, as a file's header states them. Raises ValueError."""
+        if isinstance(value, Sound):
+            return len(value.wave), value.rate
+        try:
+            with soundfile.SoundFile(value) as stream:
+                frames, rate = int(stream.frames), int(stream.samplerate)
+        except (soundfile.SoundFileError, RuntimeError, TypeError) as error:
+            raise ValueError(f"has no header ({type(error).__name__})") from None
+        if frames <= 0 or rate <= 0 or frames > MAX_SECONDS * rate:
+            raise ValueError("states no length that is taken")
+        return frames, rate
+
     def encode(self, value: Sound) -> tuple[str, bytes]:
         """A WAV of exactly these fractions, float32."""
         wave = np.ascontiguousarray(value.wave, "<f4").tobytes()

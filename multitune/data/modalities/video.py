@@ -59,6 +59,12 @@ class Films:
             raise ValueError(f"has frames of different sizes, such as {shown}")
         return np.stack(decoded)
 
+    def measure(self, value: Any) -> tuple[int, ...]:
+        """Frames. Raises ValueError for a file, which no film is yet."""
+        if not isinstance(value, np.ndarray):
+            raise ValueError("a film is taken from memory only")
+        return (len(value),)
+
     def synthesize(self, seed: int) -> np.ndarray:
         """A picture that moves, 4 to 12 frames of 8 to 32 pixels a side."""
         rng = generator("video", seed)

@@ -11,6 +11,7 @@ from multitune.core.finding import Finding
 from multitune.core.plan import Plan, Value, stated
 from multitune.core.protocols import Control, Loss, Needs, TaskPreset
 from multitune.core.recipe import Recipe, TrainSpec, TuningRow, steps_of
+from multitune.data.bucketing.outlook import Outlook
 from multitune.models.anatomy import Anatomy
 from multitune.tuning import averaging
 from multitune.tuning.events import tracking
@@ -47,13 +48,15 @@ def state(
     preset: TaskPreset,
     unused: Collection[str] = (),
     random: Collection[str] = (),
+    outlook: Outlook | None = None,
 ) -> TuningOutline:
     """What tuning will do.
 
     rows: drawn in an epoch. unused: public names that no gradient reaches. random: towers whose config makes training random.
+    outlook: what is known of rows' lengths.
     Raises: RecipeError, ModelError for what does not hang together.
     """
-    batches = batch_arithmetic(recipe, rows)
+    batches = batch_arithmetic(recipe, rows, outlook.order if outlook else None)
     plugin = _loss_plugin(recipe, preset, needs)
     loss: Loss = plugin.build(needs)
     anatomy = beside(anatomy, loss)
@@ -68,11 +71,14 @@ def state(
     when = movements(table, anatomy, total=batches.steps, unused=unused)
     refuse_stillness(when, phases)
     refuse_plateau(recipe, when)
-    values = _strategy(recipe, table) | _loss(recipe, plugin, loss) | _train(recipe, batches, moves)
+    values = (
+        _strategy(recipe, table) | _loss(recipe, plugin, loss) | _train(recipe, batches, moves, outlook.values(recipe) if outlook else {})
+    )
     moving, every = sum(move.moving for move in moves), values["train.evaluate_every"].value
     values |= averaging.state(recipe, steps=batches.steps, every=every, moving=moving, table=table)
     values |= reference_bytes(recipe, anatomy, moves)
     findings = (*doubts(batches, table, moves, loss, random), *pulls(recipe, anatomy), *tracking.missing(recipe.train.trackers))
+    findings += tuple(outlook.findings(recipe, over=loss.over)) if outlook else ()
     told = {"moves": moves_table(recipe, moves, batches.steps), "strategy": phases_table(when, phases, lr=recipe.train.lr)}
     return TuningOutline(anatomy, values, {name: rows for name, rows in told.items() if rows}, findings)
 
@@ -101,21 +107,22 @@ def _loss(recipe: Recipe, plugin: catalog.Plugin, loss: Loss) -> dict[str, Value
     return values
 
 
-def _train(recipe: Recipe, batches: Batches, moves: list[Moves]) -> dict[str, Value]:
+def _train(recipe: Recipe, batches: Batches, moves: list[Moves], lengths: Mapping[str, Value]) -> dict[str, Value]:
     train, moving = recipe.train, sum(move.moving for move in moves)
     optimizer = optimizer_plugin(recipe)
     state = state_bytes(optimizer, (shape for move in moves for shape in move.shapes))
-    given = train.given
+    given, mean = train.given, "on average: batches are filled by tokens" if train.batch_tokens else ""
     warmup, decay = (steps_of(value, total=batches.steps) for value in (train.warmup, train.decay))
     every = train.evaluate_every or _evaluate_every(batches)
     stop = train.early_stop.model_dump(mode="json") if train.early_stop else {}
     return {
         "train.rows": Value(batches.rows, "derived", note="drawn in an epoch"),
-        "train.batch_size": Value(batches.batch, "recipe" if given("batch_size") else "default"),
-        "train.micro_batch": Value(batches.micro, "recipe" if train.micro_batch else "derived"),
+        "train.batch_size": Value(batches.batch, "recipe" if given("batch_size") else "derived" if mean else "default", note=mean),
+        "train.micro_batch": Value(batches.micro, "recipe" if train.micro_batch else "derived", note="" if train.micro_batch else mean),
         "train.micro_batches": Value(batches.micro_batches, "derived", note="of a step, over all ranks"),
+        **lengths,
         "train.ranks": Value(batches.ranks, "machine"),
-        "train.steps_per_epoch": Value(batches.steps_per_epoch, "derived"),
+        "train.steps_per_epoch": Value(batches.steps_per_epoch, "derived", note="of the first; it differs with the epoch" if mean else ""),
         "train.steps": Value(
             batches.steps, "recipe" if train.steps else "derived", note=f"{batches.steps / batches.steps_per_epoch:.4g} epochs"
         ),

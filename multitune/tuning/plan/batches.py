@@ -11,6 +11,7 @@ import torch
 from multitune.core.errors import RecipeError
 from multitune.core.recipe import Recipe
 from multitune.data.loader import only_here
+from multitune.data.order import Order
 from multitune.tuning.ranks import world_size
 
 MAX_WORKERS = 8
@@ -18,18 +19,17 @@ MAX_WORKERS = 8
 
 @dataclass(frozen=True)
 class Batches:
-    """Batch arithmetic. rows: drawn in an epoch. batch: rows of a step. micro: rows of a forward."""
+    """Batch arithmetic. rows: drawn in an epoch. batch: rows of a step; where it is filled by tokens, the mean. micro: rows of a forward.
+
+    steps_per_epoch: of the first one; its last step may have fewer rows.
+    """
 
     rows: int
     batch: int
     micro: int
     ranks: int
     steps: int
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """The last step of an epoch may have fewer rows."""
-        return math.ceil(self.rows / self.batch)
+    steps_per_epoch: int
 
     @property
     def micro_batches(self) -> int:
@@ -37,13 +37,20 @@ class Batches:
         return math.ceil(self.batch / self.micro)
 
 
-def batch_arithmetic(recipe: Recipe, rows: int) -> Batches:
-    """Rows, steps and micro-batches as the recipe asks for them. rows: drawn in an epoch."""
+def batch_arithmetic(recipe: Recipe, rows: int, order: Order | None = None) -> Batches:
+    """Rows, steps and micro-batches as the recipe asks for them.
+
+    rows: drawn in an epoch. order: of the run; where batches are filled by tokens, it knows how many there are.
+    """
     train, ranks = recipe.train, world_size()
-    batch = train.batch_size
+    if order is not None and train.batch_tokens:
+        of_epoch, steps = order.steps_of(0), train.steps or max(1, order.steps_in(train.epochs))
+        batch = max(1, round(rows / of_epoch))
+    else:
+        batch, of_epoch = train.batch_size, math.ceil(rows / train.batch_size)
+        steps = train.steps or max(1, round(train.epochs * of_epoch))
     micro = min(batch, train.micro_batch or math.ceil(batch / ranks))
-    steps = train.steps or max(1, round(train.epochs * math.ceil(rows / batch)))
-    return Batches(rows, batch, micro, ranks, steps)
+    return Batches(rows, batch, micro, ranks, steps, of_epoch)
 
 
 def compute_threads(asked: int) -> int:

@@ -10,7 +10,6 @@ from multitune.core.plan import Plan
 from multitune.core.recipe import Phase, Recipe, TuningRow
 from multitune.models.anatomy import Anatomy
 from multitune.tuning import inserts
-from multitune.tuning.plan.batches import batch_arithmetic
 from multitune.tuning.plan.phases import MANY, phase_rows, rates_told
 from multitune.tuning.rules import resolve, spans
 from multitune.tuning.scope import LOSS
@@ -35,9 +34,8 @@ def phases_of(recipe: Recipe) -> list[Phase]:
     return [one for one in recipe.strategy if isinstance(one, Phase)] if isinstance(recipe.strategy, tuple) else []
 
 
-def moving_names(recipe: Recipe, anatomy: Anatomy, *, rows: int, unused: Collection[str] = ()) -> set[str]:
-    """Public names of the tensors that move at some step, and of those that adapters are put beside. rows: drawn in an epoch."""
-    total = batch_arithmetic(recipe, rows).steps
+def moving_names(recipe: Recipe, anatomy: Anatomy, *, total: int, unused: Collection[str] = ()) -> set[str]:
+    """Public names of the tensors that move at some step of `total`, and of those that adapters are put beside."""
     table = tuning_table(recipe, anatomy, total=total)
     moving = {name for name, rows in resolve(table, anatomy, total=total).items() if spans(rows, total=total)}
     beside = {name for row in table if row.insert is not None and row.rate > 0 for name in anatomy.match(row.pattern)}

@@ -77,6 +77,7 @@ class Line:
             rank=ranks.rank,
             gather=ranks.gather_texts,
             compared=compared(loss, family),
+            grouping=planned.grouping,
         )
         return cls(planned, family, anatomy, scope, loss, loader)
 
