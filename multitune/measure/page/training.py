@@ -13,8 +13,8 @@ from multitune.measure.page.words import say
 
 Lines = dict[str, list[tuple[float, float]]]
 OWN = "train/"
-FIRST = ("loss", "valid", "lr", "gradient_norm", "update_ratio", "part_share", "loss_share", "drift", "seconds")
-SHARES = ("part_share", "loss_share")
+FIRST = ("loss", "valid", "lr", "gradient_norm", "update_ratio", "part_share", "loss_share", "drift", "padding", "seconds")
+SHARES = ("part_share", "loss_share", "padding")
 MOST_CHARTS = 24
 
 

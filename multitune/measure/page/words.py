@@ -67,6 +67,7 @@ WORDS = {
     "update_ratio": ("Update to weight", "更新量与权重之比"),
     "loss_share": ("Each term's share of the loss", "各项占损失的份额"),
     "part_share": ("Each part's pull on the loss", "各部分对损失的牵引份额"),
+    "padding": ("Share of padding", "填充所占的份额"),
     "seconds": ("Seconds of a step, by phase", "每步各阶段用时（秒）"),
     "drift": ("Drift from the start", "偏离起点的程度"),
     "worst": ("Where it does worst", "最差的行"),

@@ -9,6 +9,7 @@ The names that it gives, all beginning with `train/`:
 - `part_share/<part>`: how strongly the loss pulls at what each part's tower gives: the gradient's norm there times the output's, token by
   token, summed; where there are several parts. They add up to 1. A part that the model does not look at has none; the product does not
   depend on the scale of a tower's output. A family that gives no features (`encode`) has no such figures.
+- `padding/<part>`: the share of padding in what its tower is given, on this process; of parts whose rows differ in length.
 - `seconds/forward`, `seconds/backward`, `seconds/optimizer`: of this process; `backward` holds what is neither: losses, sums over ranks.
 """
 
@@ -25,6 +26,7 @@ import torch
 from torch import Tensor
 
 from multitune.core.protocols import Batch, Features, Outputs
+from multitune.models.tokens import SHARE
 from multitune.tuning.ranks import Ranks
 
 if TYPE_CHECKING:
@@ -46,18 +48,23 @@ class Probe:
     _seconds: dict[str, float] = field(default_factory=dict)
     _pulls: dict[str, Tensor] = field(default_factory=dict)
     _found: dict[str, Tensor] = field(default_factory=dict)
+    _filled: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def begin(self, step: int) -> None:
         """Step `step` (0 is the first) begins: is it one to look at?"""
         self._on = self.every > 0 and (step < FIRST or (step + 1) % self.every == 0)
         if self._on:
-            self._seconds, self._pulls, self._found = {"forward": 0.0}, {}, {}
+            self._seconds, self._pulls, self._found, self._filled = {"forward": 0.0}, {}, {}, {}
             self._begun = self._now()
 
     def outputs(self, family: Any, batch: Batch) -> Outputs:
         """The family's outputs; in a step that is looked at, each part's features are watched on their way."""
         if not self._on:
             return family(batch)
+        for part, inputs in batch.inputs.items():
+            real, whole = filled(inputs)
+            before = self._filled.get(part, (0.0, 0.0))
+            self._filled[part] = before[0] + real, before[1] + whole
         begun = self._now()
         outputs = family.join(self._watched(family.encode(batch)), batch) if len(self.parts) > 1 else family(batch)
         self._seconds["forward"] += self._now() - begun
@@ -98,6 +105,7 @@ class Probe:
         values |= _shares("loss_share", shared) if len(shared) > 1 else {}
         pulls = self.ranks.sum([float(self._pulls.get(part, 0.0)) for part in self.parts])
         values |= _shares("part_share", dict(zip(self.parts, pulls, strict=True))) if len(self.parts) > 1 else {}
+        values |= {f"padding/{part}": 1 - real / whole for part, (real, whole) in self._filled.items() if whole}
         values |= {f"seconds/{name}": seconds for name, seconds in self._seconds.items()}
         return {f"train/{name}": value for name, value in values.items() if math.isfinite(value)}
 
@@ -138,6 +146,17 @@ def _by_tower(entries: Iterable[Entry], take: Any) -> dict[str, list[Tensor]]:
         if value is not None:
             tensors.append(value)
     return found
+
+
+def filled(inputs: Mapping[str, Tensor]) -> tuple[float, float]:
+    """How many of a batch's tokens are real, and how many there are; none where it does not say."""
+    mask, share = inputs.get("attention_mask"), inputs.get(SHARE)
+    if mask is not None:
+        return float(mask.sum()), float(mask.numel())
+    if share is not None:
+        longest = max(value.shape[1] for value in inputs.values() if value.ndim > 1)
+        return float(share.sum()) * longest, float(len(share) * longest)
+    return 0.0, 0.0
 
 
 def _few(tensors: list[Tensor]) -> list[Tensor]:
