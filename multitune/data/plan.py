@@ -318,6 +318,12 @@ def _class_findings(answer: str, counts: Mapping[Split, Mapping[str, int]], reme
     if train[most] > IMBALANCE * train[least]:
         found = f'"{most}" has {train[most]} rows in train, "{least}" {train[least]}.'
         yield Finding("imbalance", Severity.WARNING, where, found, f"Consider {remedy}.", {"classes": dict(train)})
+    alike: dict[str, list[str]] = {}
+    for label in sorted(set[str]().union(*counts.values())):
+        alike.setdefault(" ".join(label.split()).casefold(), []).append(label)
+    for labels in [labels for labels in alike.values() if len(labels) > 1][:1]:
+        found = f'the classes "{labels[0]}" and "{labels[1]}" differ by case or spaces alone.'
+        yield Finding("classes-alike", Severity.WARNING, where, found, "Write them alike, if they are one class.", {"classes": labels})
     for name in ("valid", "test"):
         lacking = sorted(set(train) - set(counts[name]))
         if counts[name] and lacking:

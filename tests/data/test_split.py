@@ -259,6 +259,13 @@ def test_uneven_and_lacking_classes_are_findings() -> None:
     assert (small.message, small.remedy) == ("test has 10 rows: its figures say little.", "Give it a larger share, or add rows.")
 
 
+def test_classes_that_differ_by_case_or_spaces_alone_are_told() -> None:
+    found = outlined(of_texts(texts(60, label=lambda n: ("cat", "Cat ", "dog")[n % 3]))).findings
+    assert [(one.where, one.message) for one in found if one.code == "classes-alike"] == [
+        ("data.answers.label", 'the classes "Cat " and "cat" differ by case or spaces alone.')
+    ]
+
+
 def test_an_empty_split_is_told_with_what_is_lost_by_it() -> None:
     found = outlined(of_texts(texts(60, label=lambda n: "ab"[n % 2]), split={"train": 1.0, "valid": 0.0, "test": 0.0})).findings
     assert [finding.message for finding in found if finding.code == "few-rows"] == [

@@ -109,6 +109,12 @@ def test_pictures_and_texts_that_come_twice_are_known_whoever_says_what_they_are
     assert (recipe.task.name, recipe.data.split.group, recipe.evaluate.match) == ("retrieval", "file", "file")
 
 
+def test_few_captions_of_several_words_are_texts_and_equal_ones_find_each_other(pictures: Path) -> None:
+    result, recipe = made(pictures, written_csv(pictures / "a.csv", rows_of("caption")))
+    assert (recipe.data.parts["caption"].modality, recipe.task.name, recipe.evaluate.match) == ("text", "retrieval", "caption")
+    assert "--part caption=category, if each is a class" in result.text
+
+
 def test_numbers_are_no_classes_and_sounds_with_what_is_said_are_written_down(tmp_path: Path) -> None:
     for number in range(12):
         medium(tmp_path / f"{number}.wav", "audio", number)
@@ -143,6 +149,19 @@ def test_a_column_of_one_value_is_told_with_the_value(pictures: Path) -> None:
     table = written_csv(pictures / "a.csv", [["file", "label"], *([row[0], "cat"] for row in rows_of()[1:])])
     with pytest.raises(DataError, match='label \\(not read: every row says "cat"\\)'):
         made(pictures, table)
+
+
+def test_numbers_with_a_decimal_comma_are_no_texts_to_be_found(pictures: Path) -> None:
+    table = written_csv(pictures / "a.csv", [["file", "price"], *([row[0], f"{n},5"] for n, row in enumerate(rows_of()[1:]))])
+    with pytest.raises(DataError, match=r'price \(not read: numbers with a decimal comma, such as "0,5"\)'):
+        made(pictures, table)
+
+
+@pytest.mark.parametrize("mark", ["; ", ", "])
+def test_cells_with_another_mark_between_labels_say_how_labels_are_written(pictures: Path, mark: str) -> None:
+    sets = ("red", "blue", f"red{mark}round", f"blue{mark}round")
+    table = written_csv(pictures / "a.csv", [["file", "tags"], *([row[0], sets[n % 4]] for n, row in enumerate(rows_of()[1:]))])
+    assert "tags: write blue|round for" in made(pictures, table)[0].text
 
 
 def test_an_unknown_task_is_named_before_anything_is_read(tmp_path: Path) -> None:

@@ -42,7 +42,9 @@ LABELS = {
     "etiqueta",
     "clase",
 }
+TEXTS = {"caption", "captions", "description", "sentence", "text", "transcript", "transcription", "字幕", "描述", "文本", "说明", "转写"}
 _DATE = re.compile(r"\d{4}-\d\d?-\d\d?([T ].*)?|\d\d?[./]\d\d?[./]\d{4}")
+_COMMA = re.compile(r"[+-]?\d+,\d+|[+-]?\d+")
 _CODE = re.compile(r"(?=.*\d)[\w.-]{1,64}", re.ASCII)
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
@@ -144,6 +146,9 @@ def _texts(rows: Rows, name: str, cells: Sequence[str]) -> Column:
         return Column(name, "none", f"every row says {_shown(next(iter(values)))}", 0, 0, values=values)
     if all(map(_DATE.fullmatch, cells)):
         return Column(name, "none", f"dates such as {cells[0]}", 0, 0, f"--part {name}=category or text, if they are to be read")
+    if any("," in value for value in cells) and all(map(_COMMA.fullmatch, cells)):
+        told = f"numbers with a decimal comma, such as {_shown(cells[0])}"
+        return Column(name, "none", told, 0, 0, f"write them with a point to have numbers; --part {name}=text takes them as they are")
     return _numbers(name, cells, values) or _words(name, cells, values)
 
 
@@ -204,12 +209,25 @@ def _words(name: str, cells: Sequence[str], values: Mapping[str, int]) -> Column
             name, "id", f"a different code in each row, such as {_shown(cells[0])}", 0, 0, f"--part {name}=text, if it is to be read"
         )
     repeated = len(values) <= max(2, min(total // 2, MOST_CLASSES)) and not (unique and name.lower() not in LABELS)
+    repeated = repeated and not (name.lower() in TEXTS and median(lengths) > 1)  # its name says that it is a text; words alone are classes
     if longest <= SHORT and repeated and (median(lengths) < 4 or name.lower() in LABELS):
         other = f"--part {name}=text, if they are texts" if median(lengths) > 1 else ""
+        other = _apart(values) or other
         return Column(name, "category", f"{len(values):,} different texts in {total:,} rows: {counted(values)}", 0, 0, other, values)
     other = f"--part {name}=category, if each is a class" if longest <= SHORT and len(values) <= total // 2 else ""
     told = f"{len(values):,} different texts in {total:,} rows, {min(map(len, cells))} to {longest} characters, such as {_shown(cells[0])}"
     return Column(name, "text", told, 0, 0, other, values if len(values) < total else {})
+
+
+def _apart(values: Mapping[str, int]) -> str:
+    """What to do where cells may hold several labels with a mark between them that is not ours; empty where they do not."""
+    for mark in (";", ",", "/", "+"):
+        labels = {label.strip() for value in values for label in value.split(mark)}
+        if any(mark in value for value in values) and "" not in labels and len(labels) < len(values):
+            several = next(value for value in values if mark in value)
+            written = SEPARATOR.join(label.strip() for label in several.split(mark))
+            return f'write {written} for {_shown(several)}, if a cell holds several labels with "{mark}" between them'
+    return ""
 
 
 def _paths(rows: Rows, name: str, cells: Sequence[str]) -> Column | None:
