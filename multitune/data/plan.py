@@ -123,7 +123,8 @@ def findings_of_others(recipe: Recipe, others: Examples, needs: Needs) -> Iterat
         new = sorted(set(counts) - set(need.labels)) if need.labels else []
         if new:
             number = sum(counts[label] for label in new)
-            found = f'{number} of {len(others)} rows are of {len(new)} classes that the model does not know, such as "{new[0]}".'
+            classes = "1 class" if len(new) == 1 else f"{len(new)} classes"
+            found = f'{number} of {len(others)} rows are of {classes} that the model does not know, such as "{new[0]}".'
             remedy = "They count as wrong: leave them out, or train with them."
             yield Finding("class-unknown", Severity.WARNING, f"data.{answer}", found, remedy, {"rows": number, "classes": new[:20]})
 

@@ -103,5 +103,5 @@ def test_rows_of_a_table_are_told_wherever_it_lies(tmp_path: Path) -> None:
 
 def test_a_class_that_the_model_does_not_know_is_told(run: Path) -> None:
     data = [row | {"label": "new"} if row["id"] in {"r1", "r2"} else row for row in rows()]
-    assert found(run, data, "class-unknown") == ['2 of 12 rows are of 1 classes that the model does not know, such as "new".']
+    assert found(run, data, "class-unknown") == ['2 of 12 rows are of 1 class that the model does not know, such as "new".']
     assert not found(run, rows(), "class-unknown")

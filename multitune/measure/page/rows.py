@@ -50,12 +50,17 @@ def _answer(name: str, given: Answer, truth: Any) -> Markup:
     if isinstance(given, Embedding):
         return Markup()
     right = given.value == truth
-    told = [tag("small", f"{name}: "), say("said"), " ", tag("span", clipped(_value(given.value)), class_="fine" if right else "wrong")]
+    told = [tag("small", f"{name}: "), say("said"), " ", tag("span", _told(given.value), class_="fine" if right else "wrong")]
     if isinstance(given, Number):
         told[3] = tag("span", _value(given.value))
     if truth is not None and not right:
-        told += [" · ", say("truth"), " ", tag("b", clipped(_value(truth)))]
+        told += [" · ", say("truth"), " ", tag("b", _told(truth))]
     return tag("div", joined(*told), _scores(given))
+
+
+def _told(value: Any) -> Inside:
+    """A value as text on the page; no labels, and a text without letters, are said to be none."""
+    return say("nothing") if isinstance(value, tuple | str) and not value else clipped(_value(value))  # pyright: ignore[reportUnknownArgumentType]
 
 
 def _value(value: Any) -> str:

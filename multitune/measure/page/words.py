@@ -74,6 +74,7 @@ WORDS = {
     "best": ("Where it does best", "最好的行"),
     "truth": ("truth", "真值"),
     "said": ("said", "输出"),
+    "nothing": ("none", "无"),
     "row_loss": ("loss", "损失"),
     "row_apart": ("distance", "距离"),
     "media_left_out": ("not shown: the page has its limit of media", "未显示：页面媒体已达上限"),

@@ -126,6 +126,11 @@ def test_every_label_stands_in_both_languages() -> None:
     assert all(english.strip() and chinese.strip() for english, chinese in WORDS.values())
 
 
+def test_what_has_no_labels_or_no_words_is_said_to_have_none() -> None:
+    assert 'lang="zh">无</span>' in page(content("speaks", word=""))
+    assert 'lang="zh">无</span>' not in page(content("speaks"))
+
+
 def test_names_of_ours_are_translated_and_those_of_users_are_not() -> None:
     made = page(replace(content("classifies"), facts={"parameters moved": "12", "weights of step": "6"}))
     shown = Reader(made).shown
