@@ -103,6 +103,10 @@ def best_trainer(found: Found) -> str:
 
 def head(*, repeats: int, size: Size, few: bool = False) -> list[str]:
     """On what, and on which machine. few: a trainer ran only a few epochs."""
-    computed = f"; a trainer's many epochs are computed from its first and the median of {FEW - 1} more" if few else ""
+    computed = (
+        f"; a trainer's many epochs are computed from its first and the median of {FEW - 1} more, its accuracy is that after {FEW}"
+        if few
+        else ""
+    )
     rows = f"{size.rows} JPEG files of {size.side} px, {size.held_out} of them held out; {repeats} repeat{'s' * (repeats > 1)}{computed}."
     return [rows, "", f"{machine()}; {versions(('lightning',))}."]
