@@ -161,3 +161,15 @@ class Remembering:
 
     def get(self, key: str, make: Any) -> Any:
         return make()
+
+
+def test_a_model_that_speaks_tells_the_lengths_of_its_prompt_and_its_answer() -> None:
+    data = outlined(of_texts(texts(8, caption=said), parts={"caption": "text", "label": "text"}))
+    family: Any = catalog.find("family", "generative", {"lm": "tiny/lm"}).build(data.needs, Weights())
+    rows = [data.examples["train"].sample(place) for place in range(8)]
+    found, made = family.preparer.lengths(rows), [family.preparer.prepare(row, Remembering()) for row in rows]
+    assert list(found["lm.prompt"].real) == [len(row["prompt"]) for row in made]
+    assert list(found["lm.answer"].real) == [len(row["answer"]) for row in made]
+    batch = family.preparer.collate(made)
+    assert batch.inputs["lm"]["input_ids"].shape[1] == max(found["lm.prompt"].padded)
+    assert batch.answers["label"].shape[1] == max(found["lm.answer"].padded)

@@ -65,7 +65,8 @@ def of_sounds(sizes: Sequence[tuple[int, ...] | None], extractor: Any, frames: t
     rate = int(extractor.sampling_rate)
     wave = frames[1] - frames[0] == rate * (TRIED_SECONDS[1] - TRIED_SECONDS[0])
     slope = (frames[1] - frames[0]) / (TRIED_SECONDS[1] - TRIED_SECONDS[0])
-    real, padded = [], []
+    real: list[int] = []
+    padded: list[int] = []
     for size in sizes:
         seconds = 0.0 if size is None else max(0.1, size[0] / size[1])
         length = frames[0] + slope * (seconds - TRIED_SECONDS[0])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,7 +13,8 @@ from torch import Tensor
 
 from multitune.core.errors import ModelError
 from multitune.core.protocols import Batch, Memo, Needs, Sample
-from multitune.data.decode import opened
+from multitune.data.bucketing.lengths import Stream
+from multitune.data.decode import BadPart, opened
 from multitune.models.families.generative.prompt import Prompt, neutral, special_tokens
 from multitune.models.prepare import TowerPreparer
 from multitune.models.signals import BUCKET, NO_LIMIT, Signal, TextSignal
@@ -108,7 +109,7 @@ class ComposedPreparer:
         truncated = dict(row["truncated"])
         row["prompt"] = self._prompt(sample, truncated)
         if self.wording.answer in sample.parts:
-            row["answer"] = self._answer(opened(sample.parts[self.wording.answer]).value, truncated)
+            row["answer"] = self._said(sample, truncated)
         return row | {"truncated": truncated}
 
     def collate(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
@@ -126,6 +127,13 @@ class ComposedPreparer:
     def bucket(self, row: Mapping[str, Any]) -> Hashable:
         """What the towers' rows pad to, and the prompt."""
         return self.towers.bucket(row), rounded(len(row["prompt"]))
+
+    def lengths(self, samples: Sequence[Sample]) -> Mapping[str, Stream]:
+        """How long rows will be: of parts whose length varies, of the prompt's tokens, and of the answer's."""
+        asked = [self._told(sample, self._prompt) for sample in samples]
+        said = [self._told(sample, self._said) for sample in samples]
+        words = {f"{LANGUAGE}.prompt": Stream(asked, [rounded(one) for one in asked]), f"{LANGUAGE}.answer": Stream(said, said)}
+        return {**self.towers.lengths(samples), **words}
 
     def describe(self) -> Mapping[str, Any]:
         """All that decides what a row becomes."""
@@ -159,8 +167,18 @@ class ComposedPreparer:
             truncated[self.wording.prompt.parts[-1]] = over
         return np.asarray(ids[max(0, over) :], np.int64)
 
-    def _answer(self, text: str, truncated: dict[str, int]) -> np.ndarray:
-        ids = answer_ids(text, self.tokenizer, self.ends.end)
+    def _told(self, sample: Sample, ids: Callable[[Sample, dict[str, int]], np.ndarray]) -> int:
+        """How many tokens there are; none where a part cannot be read: that is told when the row is prepared."""
+        try:
+            return len(ids(sample, {}))
+        except BadPart:
+            return 0
+
+    def _said(self, sample: Sample, truncated: dict[str, int]) -> np.ndarray:
+        """The answer's token ids; none where the row has no answer."""
+        if self.wording.answer not in sample.parts:
+            return np.empty(0, np.int64)
+        ids = answer_ids(opened(sample.parts[self.wording.answer]).value, self.tokenizer, self.ends.end)
         over = len(ids) - self.wording.answer_limit
         if over > 0:
             truncated[self.wording.answer] = over
