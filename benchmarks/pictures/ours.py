@@ -63,8 +63,8 @@ def main() -> None:
         "seconds": figures["train/seconds"],
         "memory": peak_bytes() - before,
         "verb_seconds": figures["seconds"],
-        "hits": figures["features/hits"],
-        "encoded": figures["features/encoded"],
+        "hits": figures.get("features/hits", 0.0),
+        "encoded": figures.get("features/encoded", 0.0),
     }
     rows = [json.loads(line) for line in Path(job["rows"]).read_text("utf-8").splitlines()]
     held_out = [row for row in rows if row["split"] == "valid"]

@@ -12,8 +12,8 @@ import json
 import os
 import re
 import stat
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
@@ -68,14 +68,24 @@ def _built(name: str, options: str) -> Modality:
     return catalog.find("modality", name, json.loads(options)).build()
 
 
+@dataclass(frozen=True)
+class View:
+    """The value of a part that is one of a fixed number of views of another, made when it is opened. name: equal for equal views."""
+
+    of: Part
+    name: str
+    make: Callable[[], Any] = field(compare=False)
+
+
 def opened(part: Part) -> Part:
     """The part decoded and checked; a part that is decoded already is checked the same way.
 
     Raises: BadPart with the cause, and the modality for a name: a part does not know its own.
     """
     kind = modality(part.modality, part.options)
+    given = part.value.make() if isinstance(part.value, View) else part.value
     try:
-        value = kind.decode(_bytes(part.value, kind) if isinstance(part.value, Media) else part.value)
+        value = kind.decode(_bytes(given, kind) if isinstance(given, Media) else given)
     except (ValueError, OSError) as error:
         raise BadPart(part.modality, _cause(error), part) from None
     return replace(part, value=value)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import json
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from multitune.core import catalog
+from multitune.core import catalog, store
 from multitune.core.errors import DataError, LossBudgetError, PluginError
 from multitune.core.ledger import Ledger, over_budget
 from multitune.core.plan import Plan
@@ -24,6 +25,8 @@ from multitune.data.workers import Memo, Note, Pool, Work, joined, prepared, rea
 
 MEMO_BYTES = 1 << 30
 TIMEOUT_SECONDS = 120.0
+HELD_BYTES = 16 << 20  # of small rows; with what Python takes beside, a few times as much
+HERE = uuid.uuid4().hex  # of this process
 shared_memo = Memo(MEMO_BYTES)  # of this process: runs after each other, and evaluations between, prepare the same files once
 
 
@@ -48,6 +51,7 @@ class Loader:
     augment: part -> augmentations, in order. memo_bytes: for what is prepared once; 0 keeps nothing.
     timeout: seconds after which a silent worker counts as hung. gather: gives every rank the texts of all; called once a step, so that what
     happened to rows is known, and judged, on all ranks alike. compared: parts of which batches say which rows hold the same.
+    views, told: as `Work` has them.
     """
 
     def __init__(
@@ -71,6 +75,8 @@ class Loader:
         timeout: float = TIMEOUT_SECONDS,
         gather: Callable[[Sequence[str]], Sequence[str]] = list,
         compared: Sequence[str] = (),
+        views: int = 0,
+        told: Mapping[str, str] | None = None,
     ) -> None:
         if not len(examples):
             raise DataError("data", "the split to train on has no rows.", "Give it rows.")
@@ -79,17 +85,17 @@ class Loader:
         micro = micro_batch or (0 if grouping is not None and grouping.budget else -(-batch_size // world))
         self._order = order_of(examples, seed=seed, batch_size=batch_size, micro_batch=micro, balance=balance, grouping=grouping)
         steps = {part: tuple(given) for part, given in (augment or {}).items() if given}
-        self._work = Work(examples, preparer, seed, steps, memo_bytes, tuple(compared))
+        self._work = Work(examples, preparer, seed, steps, memo_bytes, tuple(compared), views, told or {})
         self._memo = shared_memo if memo_bytes == MEMO_BYTES else Memo(memo_bytes)
         self._rank, self._world = rank, world
         self._workers, self._prefetch, self._timeout = workers, prefetch, timeout
         self._budget, self._gather = Budget(examples, self.ledger, max_loss), gather
         self._pool: Pool | None = None
 
-    def over(self, preparer: Preparer) -> Loader:
-        """The same steps of the same rows, prepared by another."""
+    def over(self, preparer: Preparer, *, held: bool = False) -> Loader:
+        """The same steps of the same rows, prepared by another. held: its rows are small, and may be remembered."""
         made = copy.copy(self)
-        made._work, made._pool = replace(self._work, preparer=preparer), None
+        made._work, made._pool = replace(self._work, preparer=preparer, held=Memo(HELD_BYTES) if held else None), None
         return made
 
     @classmethod
@@ -134,6 +140,8 @@ class Loader:
             augment=augmentations(recipe.data.inputs),
             gather=gather,
             compared=compared,
+            views=recipe.features.views,
+            told=_told(recipe.data.inputs),
         )
 
     @property
@@ -150,14 +158,24 @@ class Loader:
         """The places of the examples in the order of an epoch."""
         return np.concatenate(self._order.batches(epoch))
 
-    def first_asked(self, stop: int) -> list[int]:
-        """The places of the examples that steps before `stop` read, on all ranks, in the order in which they are first asked for."""
-        seen: dict[int, None] = {}
-        for _, _, places in self._order.steps(0, stop):
-            seen |= dict.fromkeys(places.tolist())
-            if len(seen) == len(self.examples):
+    def first_asked(self, stop: int, *, start: int = 0) -> list[tuple[int, int]]:
+        """What steps `start` up to, not including, `stop` read, on all ranks, in the order in which they do: places and views of them."""
+        seen: dict[tuple[int, int], None] = {}
+        views = self._work.views if self._work.augment else 1
+        for _, epoch, places in self._order.steps(start, stop):
+            view = self._work.view(epoch) if views > 1 else 0
+            seen |= dict.fromkeys((place, view) for place in places.tolist())
+            if len(seen) == len(self.examples) * max(views, 1):
                 break
         return [*seen]
+
+    def sample(self, place: int, view: int) -> Sample:
+        """The sample in a place as a step gives it to the preparer; of a fixed number of views, this one.
+
+        Raises: BadPart for a value that cannot be its part.
+        """
+        read = self.examples.sample(place)
+        return self._work.augmented(read, view, self._memo) if self._work.views else read
 
     def steps(self, start: int, stop: int) -> Iterator[StepBatches]:
         """Steps `start` up to, not including, `stop`; starting anywhere gives what an uninterrupted run would have had.
@@ -293,6 +311,18 @@ def augmentations(parts: Mapping[str, PartSpec]) -> dict[str, tuple[Augmentation
     return {
         name: tuple(_augmentation(name, n, spec, c) for n, c in enumerate(spec.augment)) for name, spec in parts.items() if spec.augment
     }
+
+
+def _told(parts: Mapping[str, PartSpec]) -> dict[str, str]:
+    """Part -> a hash of what is done to it, and of who brought that; what is only in memory is equal in this process alone."""
+    told: dict[str, str] = {}
+    for name, spec in parts.items():
+        brought = [catalog.brought_by("augmentation", step.name) for step in spec.augment]
+        lost = catalog.only_in_memory(("augmentation", step.name) for step in spec.augment)
+        told[name] = store.key(
+            {"steps": [step.model_dump(mode="json") for step in spec.augment], "by": brought, "in": HERE if lost else ""}
+        )
+    return told
 
 
 def _augmentation(name: str, number: int, spec: PartSpec, component: Component) -> Augmentation:

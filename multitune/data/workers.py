@@ -7,13 +7,14 @@ as bytes, not as shared memory: that would have to be fetched from a process tha
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import queue
 import signal
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -28,7 +29,7 @@ from multitune.core.ledger import Fate
 from multitune.core.protocols import Augmentation, Batch, Media, Part, Preparer, Sample
 from multitune.core.randomness import generator
 from multitune.data.batch import contents
-from multitune.data.decode import BadPart, opened, read_as
+from multitune.data.decode import BadPart, View, opened, read_as
 from multitune.data.order import Task
 from multitune.data.split import Examples
 
@@ -67,7 +68,8 @@ def _size(value: Any) -> int:
     if isinstance(value, list | tuple):
         return 64 + sum(_size(inner) for inner in value)
     if isinstance(value, np.ndarray | torch.Tensor):
-        return 128 + value.nbytes
+        strides = value.strides if isinstance(value, np.ndarray) else value.stride()
+        return 128 + (value.nbytes if any(strides) else 0)
     return 64 + sum(_size(inner) for inner in vars(value).values()) if hasattr(value, "__dict__") else 64
 
 
@@ -95,7 +97,9 @@ class Made:
 class Work:
     """All that a process must know to make any micro-batch; picklable.
 
-    augment: part -> what is done to it, in order. compared: parts of which a batch says which rows hold the same.
+    augment: part -> what is done to it, in order. compared: parts of which a batch says which rows hold the same. views: how many fixed
+    views an augmented row has, taken in turn; 0: another one in each epoch. told: part -> a hash of what is done to it. held: remembers
+    prepared rows, where they are small and the same in each epoch (of each view).
     """
 
     examples: Examples
@@ -104,6 +108,9 @@ class Work:
     augment: Mapping[str, tuple[Augmentation, ...]]
     memo_bytes: int
     compared: tuple[str, ...] = ()
+    views: int = 0
+    told: Mapping[str, str] = field(default_factory=dict)
+    held: Memo | None = None
 
     def make(self, task: Task, memo: Memo) -> Made:
         """The batch of a task; a row that cannot be read is left out and noted."""
@@ -112,28 +119,58 @@ class Work:
         notes: list[Note] = []
         try:
             for place in task.places:
-                sample = read_sample(self.examples, place, notes)
-                if sample is not None:
-                    row = prepared(sample, self.preparer, memo, notes, lambda given: self._augmented(given, task.epoch, memo))
-                    if row is not None:
-                        rows.append(row)
-                        samples.append(sample)
+                made = self._row(place, task.epoch, memo, notes)
+                if made is not None:
+                    samples.append(made[0])
+                    rows.append(made[1])
             return Made(joined(self.preparer, rows, samples, self.compared) if rows else None, tuple(notes))
         except UserError as error:
             return Made(None, tuple(notes), error)
 
-    def _augmented(self, sample: Sample, epoch: int, memo: Memo) -> Sample:
-        """The sample with its augmented parts decoded and changed; the generator depends on what the row is, not on who asks."""
+    def _row(self, place: int, epoch: int, memo: Memo, notes: list[Note]) -> tuple[Sample, Mapping[str, Any]] | None:
+        """The sample in a place and its row; None, and a note, where it cannot be read. What left a note is not remembered."""
+        told: list[Note] = []
+
+        def make() -> tuple[Sample, Mapping[str, Any]] | None:
+            sample = read_sample(self.examples, place, told)
+            row = None if sample is None else prepared(sample, self.preparer, memo, told, lambda given: self.augmented(given, epoch, memo))
+            return None if sample is None or row is None else (sample, row)
+
+        if self.held is None or (self.augment and not self.views):
+            made = make()
+        else:
+            made = self.held.get(f"{place}|{self.view(epoch) if self.views else 0}", make)
+            if made is None or any(made[1].get("truncated", {}).values()):
+                told.clear()
+                made = make()
+        notes += told
+        return made
+
+    def augmented(self, sample: Sample, epoch: int, memo: Memo) -> Sample:
+        """The sample with its augmented parts decoded and changed; the generator depends on what the row is, not on who asks.
+
+        Of a fixed number of views a part is not changed yet: that is done when it is opened.
+        """
         parts = dict(sample.parts)
         for name, steps in self.augment.items():
             if (part := parts.get(name)) is None or not steps:
                 continue
-            value = _decoded(part, memo)
-            rng = generator("augment", self.seed, epoch, sample.id, name)
-            for step in steps:
-                value = step.apply(value, rng)
-            parts[name] = replace(part, value=value)
+            view = self.view(epoch)
+            make = functools.partial(self._changed, part, name, sample.id, view, memo)
+            told = f"{self.seed}|{view}|{name}|{self.told.get(name, '')}|{sample.id}"
+            parts[name] = replace(part, value=View(part, told, make) if self.views else make())
         return replace(sample, parts=parts)
+
+    def view(self, epoch: int) -> int:
+        """Which view of an augmented row an epoch sees."""
+        return epoch % self.views if self.views else epoch
+
+    def _changed(self, part: Part, name: str, id: str, view: int, memo: Memo) -> Any:
+        value = _decoded(part, memo)
+        rng = generator("augment", self.seed, view, id, name)
+        for step in self.augment[name]:
+            value = step.apply(value, rng)
+        return value
 
 
 def joined(preparer: Preparer, rows: Sequence[Mapping[str, Any]], samples: Sequence[Sample], compared: Sequence[str]) -> Batch:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -11,20 +11,26 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from multitune.core import catalog
+from multitune.core.errors import RecipeError, did_you_mean
 from multitune.core.finding import Finding, Severity
 from multitune.core.plan import Value, stated
 from multitune.core.protocols import Family, Needs, TaskPreset
 from multitune.core.recipe import Recipe
+from multitune.core.recipe.features import NO_CUT
 from multitune.models import anatomy as anatomies
 from multitune.models import tokens
 from multitune.models.anatomy import Anatomy, TowerInfo
 from multitune.models.load import Report, Weights
 from multitune.models.predictor import Forgetful, moved
-from multitune.models.replay import Candidates, candidates, could_be, probe_sample
+from multitune.models.replay import Candidates, Cut, candidates, could_be, places, probe_sample
 from multitune.models.where import Provenance
 
 MADE_UP = 0.02
 FEATURE_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+WHEN = {
+    "auto": "at most, of a made-up row; kept where that saves time, which `train` and `plan --prove` measure",
+    "on": "at most, of a made-up row; encoded once, then read",
+}
 
 
 @dataclass(frozen=True)
@@ -79,12 +85,17 @@ def state(recipe: Recipe, needs: Needs) -> ModelOutline:
     return ModelOutline(plugin.name, options, values, anatomy, tuple(silent), tuple(findings), family)
 
 
-def cuts(outline: ModelOutline, recipe: Recipe, moving: Collection[str], *, rows: int = 0) -> dict[str, Value]:
-    """The highest cut of each tower that has one, proposed without weights, and what is kept at it where features are.
+def cuts(
+    outline: ModelOutline, recipe: Recipe, moving: Collection[str], *, rows: int = 0, in_turn: Sequence[tuple[int, Collection[str]]] = ()
+) -> dict[str, Value]:
+    """The highest cut of each tower that has one, proposed without weights, and what would be kept at it.
 
-    moving: public names of what moves at some step. rows: of all splits.
+    moving: public names of what moves at some step. rows: of all splits. in_turn: what moves in each phase, and the step that ends it.
+    Raises: RecipeError for a cut in the recipe that is none of its tower's.
     """
-    if not could_be(outline.anatomy, moving):
+    _refuse_cuts(outline.anatomy, recipe)
+    keeps, several = recipe.features.store != "off", in_turn if len(in_turn) > 1 else [(0, moving)]
+    if not any(could_be(outline.anatomy, names) for _, names in ((0, moving), *(several if keeps else ()))):
         return {}
     family = tokens.runnable(outline.blueprint)
     made_up = not next(family.parameters()).is_meta
@@ -93,34 +104,66 @@ def cuts(outline: ModelOutline, recipe: Recipe, moving: Collection[str], *, rows
         for parameter in family.parameters() if made_up else ():
             if parameter.is_floating_point():
                 parameter.normal_(0, MADE_UP)
+
+    def highest(names: Collection[str]) -> Candidates:
+        if not could_be(outline.anatomy, names):
+            return Candidates((), ())
+        return candidates(family, outline.anatomy, names, row=row, batch_norm=recipe.train.batch_norm, kept=made_up)
+
     try:
-        found = candidates(family, outline.anatomy, moving, row=row, batch_norm=recipe.train.batch_norm, kept=made_up)
+        whole = highest(moving)
+        found = [(stop, whole if len(several) == 1 else highest(names)) for stop, names in several] if keeps else []
     except RuntimeError:  # some models read numbers on their way, which shapes alone do not have; training looks again, with weights
         return {}
     note = "proposed: nothing moves under it; proven at the start of train"
-    made = {f"model.towers.{tower}.cut": Value(cut.name, "derived", "nothing", note) for tower, cut in found.highest().items()}
-    return made | (_features(recipe, found, rows) if recipe.features.store != "off" else {})
+    made = {f"model.towers.{tower}.cut": Value(cut.name, "derived", "nothing", note) for tower, cut in whole.highest().items()}
+    return made | _features(recipe, found, rows)
 
 
-def _features(recipe: Recipe, found: Candidates, rows: int) -> dict[str, Value]:
-    """What the features of each tower at its cut take."""
+def _features(recipe: Recipe, found: Sequence[tuple[int, Candidates]], rows: int) -> dict[str, Value]:
+    """What the features of each tower at its cuts take. found: the cuts of each phase, and the step that ends it."""
     asked = recipe.features
+    share = FEATURE_BYTES[asked.type] / FEATURE_BYTES["fp32"]
+    chosen = [(stop, _chosen(recipe, one), one.num_bytes) for stop, one in found]
     values: dict[str, Value] = {}
-    for tower, cut in found.highest().items():
-        share = FEATURE_BYTES[asked.type] / FEATURE_BYTES["fp32"]
-        each = round(found.num_bytes.get(cut.path, 0) * share)
-        told = f"{cut.name}: {each:,} bytes a row, {each * rows:,} in all"
-        values[f"features.{tower}"] = Value(told, "derived", "nothing", "at most, of a made-up row; encoded once, then read")
+    for tower in dict.fromkeys(tower for _, cuts, _ in chosen for tower in cuts):
+        told: list[str] = []
+        for stop, cuts, sizes in chosen:
+            cut = cuts.get(tower)
+            each = 0 if cut is None else round(sizes.get(cut.path, 0) * share)
+            until = f" to step {stop:,}" if len(chosen) > 1 else ""
+            told += [f"none{until}" if cut is None else f"{cut.name}{until}: {each:,} bytes a row, {each * rows:,} in all"]
+        values[f"features.{tower}"] = Value("; ".join(told), "derived", "nothing", WHEN[asked.store])
     return values
+
+
+def _chosen(recipe: Recipe, found: Candidates) -> dict[str, Cut]:
+    """The cut of each tower: that of the recipe where it can be, else the highest."""
+    asked = recipe.features.cuts
+    named = {cut.tower: cut for cut in found.cuts if asked.get(cut.tower) == cut.name}
+    return {tower: cut for tower, cut in (found.highest() | named).items() if asked.get(tower) != NO_CUT}
+
+
+def _refuse_cuts(anatomy: Anatomy, recipe: Recipe) -> None:
+    """Raises: RecipeError for a cut in the recipe that is none of its tower's."""
+    for tower, name in recipe.features.cuts.items():
+        where, towers = f"features.cuts.{tower}", [one.name for one in anatomy.towers]
+        if tower not in towers:
+            raise RecipeError(where, f'"{tower}" is no tower.', did_you_mean(tower, towers) or f"There are {', '.join(towers)}.")
+        known = [NO_CUT, *(cut.name for cut in places(anatomy) if cut.tower == tower)]
+        if name not in known:
+            remedy = did_you_mean(name, known) or f"There are {', '.join(known[:8])}."
+            raise RecipeError(where, f'"{name}" is no block of it.', remedy)
 
 
 def asked_features(recipe: Recipe) -> dict[str, Value]:
     """Whether features are kept, where and in which type; nothing where they are not."""
     asked = recipe.features
+    views = stated("features", asked, ("views",)) if asked.views else {}
     if asked.store == "off":
-        return {}
+        return views
     folder = stated("features", asked, ("folder",), binds="speed") if asked.folder else {}
-    return stated("features", asked, ("store", "type")) | folder
+    return stated("features", asked, ("store", *(("cuts",) if asked.cuts else ()), "type")) | views | folder
 
 
 def _options(options: catalog.Options) -> dict[str, Value]:

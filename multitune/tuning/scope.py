@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -54,7 +55,7 @@ class Entry:
 class Scope:
     """What moves in `family`. adapters: what was inserted, by tower. left_out: matched, but out of reach.
 
-    blocks: public paths of the towers' layers. clock: which phase it is.
+    blocks: public paths of the towers' layers. clock: which phase it is. step: the last that it was made true of, or that a run ended with.
     """
 
     family: Any
@@ -65,6 +66,7 @@ class Scope:
     left_out: tuple[str, ...] = ()
     blocks: tuple[str, ...] = ()
     clock: Clock = field(default_factory=Clock)
+    step: int = 0
     _entered: frozenset[str] | None = None
 
     @property
@@ -87,8 +89,21 @@ class Scope:
         """The public names of the tensors that move at `step`."""
         return {entry.name for entry in self.moving(step)}
 
+    def stretches(self) -> list[tuple[int, int, frozenset[str]]]:
+        """The planned steps in which the same tensors move: start (inclusive), stop (exclusive), their public names."""
+        edges = sorted({0, self.total, *(edge for entry in self.entries for span in entry.spans for edge in (span.start, span.stop))})
+        found: list[tuple[int, int, frozenset[str]]] = []
+        for start, stop in pairwise(edge for edge in edges if edge <= self.total):
+            names = frozenset(entry.name for entry in self.entries if entry.moves(start))
+            if found and found[-1][2] == names:
+                found[-1] = (found[-1][0], stop, names)
+            else:
+                found.append((start, stop, names))
+        return found
+
     def enter(self, step: int) -> None:
         """Make `step`'s phase true of the model: which tensors take gradients, which modules are in training mode."""
+        self.step = step
         names = frozenset(entry.name for entry in self.moving(step))
         if names == self._entered:
             return

@@ -1,4 +1,4 @@
-"""Encode ahead what a recipe's frozen towers give: every row of its splits, into the feature store.
+"""Encode ahead what a recipe's frozen towers give: every row of its splits, into the feature store; of several phases, the first.
 
 Runs of this recipe, and of others with the same data, the same weights under the same cut and the same compute threads, then begin to
 train at once. What is there already is not encoded again; ended in the middle, the same command goes on.
@@ -42,26 +42,27 @@ def encode(recipe: Recipe | Mapping[str, Any] | Path | str, *, overrides: Sequen
     Not ok where nothing of the model can be kept; the findings say why.
     Raises: UserError for what the recipe or the data get wrong; WriteFault if the machine does not take the shards.
     """
+    from multitune.models.features.filling import Features
     from multitune.tuning.engines.accelerate import processes
     from multitune.tuning.plan import device_of
+    from multitune.verbs.train.deciding import possible
     from multitune.verbs.train.line import Line
-    from multitune.verbs.train.storing import as_in_training, every_row, fitting, opened
+    from multitune.verbs.train.storing import as_in_training, every_row, folder_of, wanted
 
     asked = as_recipe(recipe, [*overrides, "features.store=auto"])
     ranks, planned = processes(device_of(asked)), make_plan(asked, Ledger())
     line = Line.start(planned, ledger=Ledger(), ranks=ranks)
-    settled = line.cuts()
-    seams, findings = fitting(line, settled.proofs)
-    findings = [*settled.findings, *findings]
+    as_in_training(line, ranks)
+    found = possible(line)
+    seams, findings = found.stages[0].seams, [*found.findings]
     if not seams:
         none = "there is nothing to keep: nothing is frozen below a cut that holds. A strategy such as partial freezes some."
         text = "\n".join([none, *(one.line() for one in findings)])
         return Result(ok=False, findings=tuple(findings), text=text)
-    as_in_training(line, ranks)
-    features, found = opened(line, seams)
+    features, aside = Features.open(line.family, seams, root=folder_of(line), asked=wanted(line), seed=planned.plan["run.seed"])
     features.fill(every_row(line))
     features.check()
-    findings += found
+    findings += aside
     counts = features.counts
     towers = ", ".join(f"{tower} below {seam.cut.name}" for tower, seam in seams.items())
     text = f"{towers}: {counts.encoded:,} rows encoded, {counts.hits:,} were there; {counts.bytes:,} bytes written to {features.root}"

@@ -26,7 +26,10 @@ from multitune.core.result import Result
 if TYPE_CHECKING:
     from multitune.data.bucketing.grouping import Grouping
     from multitune.data.plan import Outline
+    from multitune.models.features.choosing import Choice
     from multitune.models.plan import ModelOutline
+    from multitune.verbs.train import Line
+    from multitune.verbs.train.deciding import Possible
 
 
 class Options(catalog.Options):
@@ -142,7 +145,8 @@ def _planned(recipe: Recipe, ledger: Ledger) -> Planned:
     moving = tuning_plan.moving_names(recipe, tuned.anatomy, total=tuned.values["train.steps"].value, unused=model.unused)
     taught, told = _taught(loss, data.needs)
     found = model_plan.asked_features(recipe)
-    found |= model_plan.cuts(model, recipe, moving, rows=sum(map(len, data.examples.values())))
+    in_turn = tuning_plan.moving_in_turn(recipe, tuned.anatomy, total=tuned.values["train.steps"].value, unused=model.unused)
+    found |= model_plan.cuts(model, recipe, moving, rows=sum(map(len, data.examples.values())), in_turn=in_turn)
     stated = head | data_plan.state(recipe, data) | dict(model.values) | found
     averaging.refuse_all_new(recipe, model.blueprint, model.anatomy, moving)
     made = Plan(
@@ -187,7 +191,7 @@ def _proof(planned: Planned) -> Result:
     samples = [planned.data.examples["train"].sample(index) for index in range(min(3, len(planned.data.examples["train"])))]
     alone = _alone_equals_among(Predictor(line.family), samples)
     line.loader.close()
-    settled = line.cuts()
+    found, choices = _choices(line)
     checks = {
         "the loss of the first micro-batch is finite": math.isfinite(loss),
         f"every one of the {len(planned_names)} tensors that move at step 0 gets a gradient": not silent,
@@ -201,18 +205,27 @@ def _proof(planned: Planned) -> Result:
         if not holds
     )
     text = "proof\n" + "\n".join(f"  {'holds' if holds else 'FAILS'}: {name}" for name, holds in checks.items())
-    text += "".join(f"\n  cut {told}" for told in settled.lines())
+    text += "".join(f"\n  cut {told}" for told in found.lines)
+    text += "".join(f"\n  features of {choice.line()}" for choice in choices)
     text += f"\n  first micro-batch, {len(batch)} rows: read {read - started:.2f} s, both passes {ran - read:.2f} s, loss {loss:.4f}\n"
-    findings += settled.findings
+    findings += found.findings
     figures = {
-        "proof/cuts": float(len(settled.seams)),
-        "proof/seconds_cuts": sum(proof.seconds for proof in settled.proofs),
+        "proof/cuts": float(len({seam.cut.name for stage in found.stages for seam in stage.seams.values()})),
+        "proof/seconds_saved": sum(choice.saved for choice in choices if choice.kept),
         "proof/loss": loss,
         "proof/seconds_read": read - started,
         "proof/seconds_step": ran - read,
         "proof/holds": float(all(checks.values())),
     }
     return Result(ok=all(checks.values()), figures=figures, findings=findings, text=text)
+
+
+def _choices(line: Line) -> tuple[Possible, Sequence[Choice]]:
+    """The cuts of the run, proven, and which of them a run would keep, measured."""
+    from multitune.verbs.train.deciding import choose, possible
+
+    found = possible(line)
+    return found, choose(line, found)[0] if line.planned.recipe.features.store != "off" else ()
 
 
 def _alone_equals_among(predictor: Any, samples: Sequence[Any]) -> bool:

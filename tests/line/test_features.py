@@ -24,7 +24,7 @@ def over_frozen(folder: Path, **changes: Any) -> dict[str, Any]:
     made["data"]["source"] |= {"rows": 120}
     made["train"] |= {"steps": 4}
     made["evaluate"] |= {"ablations": True, "baselines": True}
-    return made | {"features": {"store": "auto", "folder": str(folder)}} | changes
+    return made | {"features": {"store": "on", "folder": str(folder)}} | changes
 
 
 @pytest.fixture(scope="module")
@@ -108,13 +108,20 @@ def test_what_cannot_be_decoded_is_quarantined_the_same_with_a_store_and_without
     victim = tmp_path / "data" / "7.png"
     victim.write_bytes(victim.read_bytes()[:60])
     ledgers = []
-    for name, features in {"off": {"store": "off"}, "on": {"store": "auto", "folder": str(tmp_path / "store")}}.items():
+    for name, features in {"off": {"store": "off"}, "on": {"store": "on", "folder": str(tmp_path / "store")}}.items():
         result = multitune.train(over_pictures(table, features=features), run=tmp_path / name)
         assert result.figures["rows_quarantined"] == 1
         ledgers.append(["".join(path.read_text("utf-8") for path in sorted((tmp_path / name / "ledger").glob("*.jsonl")))])
     assert ledgers[0] == ledgers[1]
 
 
+@pytest.fixture
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever saves anything is kept."""
+    monkeypatch.setattr("multitune.models.features.choosing.saved", lambda *_: 1e9)
+
+
+@pytest.mark.usefixtures("eager")
 def test_a_store_that_may_not_be_written_is_told_and_the_run_goes_on_as_without(tmp_path: Path) -> None:
     table = pictures(tmp_path / "data", 60)
     (tmp_path / "taken").write_text("no folder")
@@ -127,7 +134,7 @@ def test_a_store_that_may_not_be_written_is_told_and_the_run_goes_on_as_without(
 
 def test_what_is_encoded_ahead_is_there_for_the_run(tmp_path: Path) -> None:
     table = pictures(tmp_path / "data", 60)
-    made = over_pictures(table, features={"store": "auto", "folder": str(tmp_path / "store"), "type": "bf16"})
+    made = over_pictures(table, features={"store": "on", "folder": str(tmp_path / "store"), "type": "bf16"})
     ahead = multitune.encode(made)
     assert ahead.figures["features/encoded"] == 60
     assert 0 < ahead.figures["features/rounding"] < 2**-5

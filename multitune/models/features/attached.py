@@ -59,12 +59,15 @@ class _Replaying:
 
 @contextmanager
 def attached(family: nn.Module, sources: Sequence[Source]) -> Generator[None]:
-    """Inside, the family puts stored features in wherever a batch names some. Copies made inside do so too; twice is once."""
+    """Inside, the family puts stored features in wherever a batch names some. Copies made inside do so too; twice is once.
+
+    sources: as they are whenever a batch comes.
+    """
     if isinstance(family, _Replaying):
         yield
         return
     own = type(family)
-    family.__class__ = type(own.__name__, (_Replaying, own), {"features_of_run": tuple(sources)})
+    family.__class__ = type(own.__name__, (_Replaying, own), {"features_of_run": sources})
     try:
         yield
     finally:

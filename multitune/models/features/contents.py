@@ -16,7 +16,7 @@ import numpy as np
 from multitune.core import store
 from multitune.core.protocols import Media, Part, Sound
 from multitune.core.rundir import write_atomic
-from multitune.data.decode import BadPart, modality, opened
+from multitune.data.decode import BadPart, View, modality, opened
 from multitune.data.sample import placed
 
 FRESH_NANOSECONDS = 2_000_000_000  # a file may change again within one tick of its time stamp
@@ -34,6 +34,9 @@ class Contents:
     def of(self, part: Part) -> str:
         """The sha256 (hex) of a part's content; empty where it cannot be read."""
         value = part.value
+        if isinstance(value, View):
+            source = self.of(value.of)
+            return hashlib.sha256(f"{source}|{value.name}".encode()).hexdigest() if source else ""
         if not isinstance(value, Media):
             return _of_value(part)
         if value.data is not None:
@@ -69,6 +72,12 @@ class Contents:
 def unchanged(media: Media) -> bool:
     """Whether a file has still the stamp that its key names."""
     return media.path is None or placed(str(media.path), None).key == media.key
+
+
+def settled(part: Part) -> bool:
+    """Whether the file of a part, if it has one, is still what it was when it was named."""
+    value = part.value.of.value if isinstance(part.value, View) else part.value
+    return not isinstance(value, Media) or unchanged(value)
 
 
 def remembered(folder: Path) -> Iterator[tuple[str, str]]:

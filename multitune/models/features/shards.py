@@ -7,6 +7,7 @@ takes no lock. Shards are mapped into memory, not read into it.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,6 +31,7 @@ SUFFIX = ".safetensors"
 DAMAGED = ".damaged"
 FORM = "1"
 NAME_DIGITS = 40
+HELD_ROWS = 1024  # of a shard: the views of its rows, not their numbers
 TYPES: Mapping[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -111,18 +113,26 @@ class _Shard:
         self._kinds: list[Any] = json.loads(metadata["kinds"])
         self._of: list[int] = json.loads(metadata["of"])
         self._names = frozenset(self._file.keys())
+        self._shapes = [tuple(map(tuple, kind["shapes"])) for kind in self._kinds]
+        self._below = [{path: tuple(map(tuple, shapes)) for path, shapes in kind["below"].items()} for kind in self._kinds]
+        self._lights = {number: taken_up(kind["light"], []) for number, kind in enumerate(self._kinds) if not kind["arrays"]}
+        self._held = functools.lru_cache(HELD_ROWS)(self._made)
         if len(self._of) != len(self.contents):
             raise ValueError("it counts its rows in two ways")
 
     def read(self, number: int) -> Stored:
-        """The tensors of a row, those that are not kept empty."""
-        kind = self._kinds[self._of[number]]
-        tensors = [self._tensor(f"{number}.{place}") for place in range(len(kind["shapes"]))]
-        below = {path: tuple(map(tuple, shapes)) for path, shapes in kind["below"].items()}
-        return Stored(tuple(tensors), tuple(map(tuple, kind["shapes"])), below)
+        """The tensors of a row, those that are not kept empty; of the rows that were read last they are held, mapped as they are."""
+        return self._held(number)
+
+    def _made(self, number: int) -> Stored:
+        kind = self._of[number]
+        tensors = [self._tensor(f"{number}.{place}") for place in range(len(self._shapes[kind]))]
+        return Stored(tuple(tensors), self._shapes[kind], self._below[kind])
 
     def light(self, number: int) -> Mapping[str, Any]:
         """The light row."""
+        if self._of[number] in self._lights:  # all rows of a kind are the same but for their features
+            return self._lights[self._of[number]]
         kind = self._kinds[self._of[number]]
         arrays = [self._tensor(f"{number}:{place}").numpy() for place in range(kind["arrays"])]
         return taken_up(kind["light"], arrays)

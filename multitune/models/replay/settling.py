@@ -13,6 +13,8 @@ from multitune.models.replay.cuts import BatchNorm, Candidates, Cut, Seam, candi
 from multitune.models.replay.probing import probe_rows
 from multitune.models.replay.proof import Proof, prove
 
+WHERE = "features.cuts"
+
 
 @dataclass(frozen=True)
 class Settled:
@@ -31,23 +33,29 @@ class Settled:
         return [proof.line() for proof in self.proofs]
 
 
-def settle(family: Any, moving: Collection[str], *, asked: Sequence[str] = (), batch_norm: BatchNorm = "eval") -> Settled:
-    """Prove a family's cuts: those asked for by their public names, else the highest of each tower.
+def settle(
+    family: Any, moving: Collection[str], *, asked: Sequence[str] = (), batch_norm: BatchNorm = "eval", where_possible: bool = False
+) -> Settled:
+    """Prove a family's cuts: those asked for by their public names, and the highest of each other tower.
 
     moving: public names of the tensors that move at some step. A cut that was chosen here and does not hold becomes none, with a finding.
-    Nothing is run where everything moves. The family stays as it was.
+    Nothing is run where everything moves. where_possible: a cut that was asked for and under which something moves gives way to its
+    tower's highest. The family stays as it was.
     Raises: ModelError for a cut that was asked for and does not hold.
     """
     anatomy = anatomies.find(family)
-    if not asked and not could_be(anatomy, moving):
+    if not could_be(anatomy, moving) and (not asked or where_possible):
         return Settled(())
     rows = probe_rows(family)
     found = candidates(family, anatomy, moving, row=rows[0], batch_norm=batch_norm)
-    wanted = [_asked(name, found) for name in asked] or [*found.highest().values()]
+    named = [_asked(name, found) for name in asked if not where_possible or any(cut.name == name for cut in found.cuts)]
+    own = {cut.tower for cut in named}
+    wanted = [*named, *(cut for tower, cut in found.highest().items() if tower not in own)]
     proofs = tuple(prove(family, cut, rows, moving=moving) for cut in wanted)
     failed = [proof for proof in proofs if not proof.equal]
-    if asked and failed:
-        raise ModelError("cut", f"{failed[0].cut.name} does not hold: {failed[0].reason}", "Choose a lower block, or none.")
+    broken = next((proof for proof in failed if proof.cut in named), None)
+    if broken is not None:
+        raise ModelError(WHERE, f"{broken.cut.name} does not hold: {broken.reason}", "Choose a lower block, or none.")
     return Settled(proofs, tuple(_finding(proof) for proof in failed))
 
 
@@ -57,10 +65,10 @@ def _asked(name: str, found: Candidates) -> Cut:
             return cut
     for refusal in found.refused:
         if refusal.cut.name == name:
-            raise ModelError("cut", f"{name} is none: {refusal.reason}.", "Freeze what lies under it, or choose a lower block.")
+            raise ModelError(WHERE, f"{name} is none: {refusal.reason}.", "Freeze what lies under it, or choose a lower block.")
     known = [cut.name for cut in found.cuts]
     raise ModelError(
-        "cut", f'"{name}" is no tower and no block.', did_you_mean(name, known) or f"There are {', '.join(known[:8]) or 'none'}."
+        WHERE, f'"{name}" is no tower and no block.', did_you_mean(name, known) or f"There are {', '.join(known[:8]) or 'none'}."
     )
 
 

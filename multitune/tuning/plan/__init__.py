@@ -20,7 +20,7 @@ from multitune.tuning.plan.doubts import doubts, refuse, refuse_scalars, refuse_
 from multitune.tuning.plan.optimizing import optimizer_plugin, optimizer_values, state_bytes
 from multitune.tuning.plan.phases import movements, phases_table, ranges, refuse_never, refuse_plateau, refuse_stillness
 from multitune.tuning.plan.regularising import pulls, reference_bytes, regulariser_values
-from multitune.tuning.plan.table import Moves, moves_of, moves_table, moving_names, phases_of, planned_table, tuning_table
+from multitune.tuning.plan.table import Moves, moves_of, moves_table, moving_in_turn, moving_names, phases_of, planned_table, tuning_table
 from multitune.tuning.scope import beside
 
 MAX_EVALUATIONS = 10
@@ -199,6 +199,7 @@ __all__ = [
     "device_of",
     "loss_name",
     "loss_of",
+    "moving_in_turn",
     "moving_names",
     "planned_table",
     "plateau_of",

@@ -42,6 +42,23 @@ def moving_names(recipe: Recipe, anatomy: Anatomy, *, total: int, unused: Collec
     return (moving - set(unused)) | beside
 
 
+def moving_in_turn(recipe: Recipe, anatomy: Anatomy, *, total: int, unused: Collection[str] = ()) -> list[tuple[int, set[str]]]:
+    """The same for each stretch of steps in which the same tensors move, with the step before which it ends."""
+    table = tuning_table(recipe, anatomy, total=total)
+    when = {name: spans(rows, total=total) for name, rows in resolve(table, anatomy, total=total).items() if name not in unused}
+    for row in table:
+        beside = anatomy.match(row.pattern) if row.insert is not None and row.rate > 0 else ()
+        when |= {name: (*when.get(name, ()), *spans([row], total=total)) for name in beside}
+    found: list[tuple[int, set[str]]] = []
+    for stop in sorted({total, *(edge for each in when.values() for one in each for edge in (one.start, one.stop) if edge > 0)}):
+        names = {name for name, each in when.items() if any(one.start < stop <= one.stop for one in each)}
+        if found and found[-1][1] == names:
+            found[-1] = (stop, names)
+        else:
+            found.append((stop, names))
+    return found
+
+
 def planned_table(plan: Plan) -> list[TuningRow]:
     """The tuning table that a plan states."""
     rows = [value.value for name, value in plan.values.items() if name.startswith("strategy.rows.")]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from dataclasses import replace
+from fnmatch import fnmatch
 from typing import TYPE_CHECKING, Any
 
 from ruamel.yaml import YAML
 
 from multitune.core.errors import ArtifactError, RunError
 from multitune.core.finding import Finding, Severity
-from multitune.core.plan import Plan, from_json
+from multitune.core.plan import Plan, Value, from_json
 from multitune.core.recipe import differences
 from multitune.core.result import Result
 from multitune.core.rundir import RunDir
@@ -22,17 +23,22 @@ if TYPE_CHECKING:
     pass
 
 
-THREADS = "train.threads"
+THREADS, KEPT = "train.threads", "features.*.kept"
 
 
 def on_this_machine(planned: Planned, run: RunDir) -> Planned:
-    """The plan with the compute threads that a run began with, so that it goes on to the same bits on a machine with other cores."""
+    """The plan with what this machine decided when the run began: the compute threads, and which features are kept.
+
+    So it goes on to the same bits on a machine with other cores, or another disk.
+    """
     kept = run.read_json("plan.json")
-    before = from_json(kept).values.get(THREADS) if kept is not None else None
-    now = planned.plan.values[THREADS]
-    if before is None or {before.origin, now.origin} != {"machine"}:
+    if kept is None:
         return planned
-    return replace(planned, plan=replace(planned.plan, values={**planned.plan.values, THREADS: before}))
+    before, now = from_json(kept).values, planned.plan.values
+    chosen = {name: value for name, value in before.items() if fnmatch(name, KEPT)}
+    if THREADS in before and {before[THREADS].origin, now[THREADS].origin} == {"machine"}:
+        now = {**now, THREADS: before[THREADS]}
+    return replace(planned, plan=replace(planned.plan, values=beside(now, chosen)))
 
 
 def obey(planned: Planned, run: RunDir) -> None:
@@ -59,9 +65,24 @@ def keep_plan(plan: Plan, run: RunDir) -> None:
             after = {name: value.value for name, value in plan.values.items() if value.binds == "bits"}
             shown = "; ".join(list(differences(before, after))[:8])
             raise RunError(str(run.folder), f"its plan no longer holds: {shown}.", "Undo the change, or start anew with --fresh.")
+    write_plan(plan, run)
+    run.write_text("recipe.yaml", _yaml(plan.request))
+
+
+def write_plan(plan: Plan, run: RunDir) -> None:
+    """Write the plan, for people and for the run's next start."""
     run.write_json("plan.json", plan.to_json())
     run.write_text("plan.txt", plan.text())
-    run.write_text("recipe.yaml", _yaml(plan.request))
+
+
+def beside(values: Mapping[str, Value], said: Mapping[str, Value]) -> dict[str, Value]:
+    """Values of a plan with more of its section `features`, in their place."""
+    own = {name: value for name, value in values.items() if name.startswith("features.")}
+    first = next(iter(own), "")
+    made: dict[str, Value] = {}
+    for name, value in values.items():
+        made |= {**own, **said} if name == first else {} if name in own else {name: value}
+    return made
 
 
 def finished(run: RunDir) -> tuple[Result | None, tuple[Finding, ...]]:

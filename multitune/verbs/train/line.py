@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Collection, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from multitune.data.loader import Loader
     from multitune.data.split import Examples
     from multitune.models.anatomy import Anatomy
-    from multitune.models.features.filling import Features
     from multitune.models.replay import Settled
     from multitune.tuning.ranks import Ranks
     from multitune.tuning.scope import Scope
+    from multitune.verbs.train.stages import Stages
 
 CUTS = "cuts.json"  # in the run's folder
 
@@ -29,7 +29,7 @@ CUTS = "cuts.json"  # in the run's folder
 class Line:
     """Everything between a plan and its first step: the model, what may move in it, the loss, the rows.
 
-    features: the store that the loader's rows come from, where what is frozen is kept.
+    stages: what is read from the store in place of computing it, where something is.
     """
 
     planned: Planned
@@ -38,7 +38,7 @@ class Line:
     scope: Scope
     loss: Loss
     loader: Loader
-    features: Features | None = None
+    stages: Stages | None = None
 
     @classmethod
     def start(cls, planned: Planned, *, ledger: Ledger, ranks: Ranks) -> Line:
@@ -81,12 +81,13 @@ class Line:
         )
         return cls(planned, family, anatomy, scope, loss, loader)
 
-    def cuts(self) -> Settled:
-        """The cuts of what never moves in this run, proven on made-up rows."""
+    def cuts(self, moving: Collection[str] | None = None, *, asked: Sequence[str] = (), where_possible: bool = False) -> Settled:
+        """The cuts under which nothing of this moves (nothing that moves in this run), proven on made-up rows, as `settle` has them."""
         from multitune.models.replay import settle
 
-        moving = {entry.name for entry in self.scope.entries}
-        return settle(self.family, moving, batch_norm=self.planned.plan["train.batch_norm"])
+        names = {entry.name for entry in self.scope.entries} if moving is None else moving
+        still = self.planned.plan["train.batch_norm"]
+        return settle(self.family, names, asked=asked, batch_norm=still, where_possible=where_possible)
 
     def watched_loss(self, rows: Examples, *, ranks: Ranks) -> dict[str, float]:
         """The loss of training on the validation split, `valid/loss`, where early stopping waits for it; else nothing."""
@@ -97,6 +98,8 @@ class Line:
         if not str(plan["train.early_stop"].get("metric", "")).startswith("valid/loss"):
             return {}
         size = plan["train.batch_size"] if self.loss.over == "pairs" else plan["train.micro_batch"]
+        if self.stages is not None:
+            self.stages.fill(rows)
         with self.running() as preparer:
             made = batches(rows, preparer, size=size, compared=compared(self.loss, self.family))
             found = held_out(self.family, self.loss, (batch for _, batch in made), ranks=ranks)
@@ -105,11 +108,11 @@ class Line:
     @contextmanager
     def running(self) -> Generator[Preparer]:
         """Inside, the family runs on what is kept; gives the preparer of rows that it then takes."""
-        if self.features is None:
+        if self.stages is None:
             yield self.family.preparer
             return
-        with self.features.attached():
-            yield self.features.preparer()
+        with self.stages.running() as preparer:
+            yield preparer
 
     def reached(self, batch: Batch) -> tuple[set[str], float]:
         """The public names of the tensors that one forward and backward of `batch` gives a gradient, and the loss."""
@@ -128,11 +131,11 @@ def prove_cuts(line: Line, run: RunDir) -> tuple[Finding, ...]:
     kept = run.read_json(CUTS)
     if kept is None:
         settled = line.cuts()
-        keep_cuts(settled, run)
+        keep_cuts(settled.lines(), settled.findings, run)
         return settled.findings
     return tuple(Finding(**(finding | {"severity": Severity(finding["severity"])})) for finding in kept["findings"])
 
 
-def keep_cuts(settled: Settled, run: RunDir) -> None:
+def keep_cuts(lines: Sequence[str], findings: Sequence[Finding], run: RunDir) -> None:
     """Keep what was found of the run's cuts, for people and for its next start."""
-    run.write_json(CUTS, {"cuts": settled.lines(), "findings": [finding.to_json() for finding in settled.findings]})
+    run.write_json(CUTS, {"cuts": [*lines], "findings": [finding.to_json() for finding in findings]})

@@ -15,7 +15,7 @@ from multitune.core.recipe import Recipe
 from multitune.core.result import Result
 from multitune.core.rundir import RunDir
 from multitune.verbs.plan import Planned, make_plan
-from multitune.verbs.train.keeping import obey, on_this_machine
+from multitune.verbs.train.keeping import obey, on_this_machine, write_plan
 from multitune.verbs.train.line import Line, prove_cuts
 from multitune.verbs.train.page import PAGE, write_page
 from multitune.verbs.train.storing import keep
@@ -52,12 +52,13 @@ def _trained(recipe: Recipe, run: RunDir, ranks: Ranks, ledger: Ledger, started:
     from multitune.tuning.teaching import Taught
     from multitune.verbs.train import teaching
 
-    planned = on_this_machine(make_plan(recipe, ledger), run)
-    ranks.on_main(lambda: obey(planned, run))
-    line = Line.start(planned, ledger=ledger, ranks=ranks)
+    asked = on_this_machine(make_plan(recipe, ledger), run)
+    ranks.on_main(lambda: obey(asked, run))
+    line = Line.start(asked, ledger=ledger, ranks=ranks)
     began = time.perf_counter()
     kept = keep(line, run, ranks)
-    line = kept.line
+    line, planned = kept.line, kept.line.planned
+    ranks.on_main(lambda: write_plan(planned.plan, run))
     judge, examples = evaluator(planned, ledger), planned.data.examples
 
     def predictor(chosen: Mapping[str, Mapping[str, float]] | None = None) -> Predictor:
@@ -76,18 +77,20 @@ def _trained(recipe: Recipe, run: RunDir, ranks: Ranks, ledger: Ledger, started:
     needs, examples_of = planned.data.needs, examples["train"]
     taught = teaching.tabled(line.loss, needs, examples_of, run, ranks)
     engine = catalog.find("engine", recipe.train.engine.name, recipe.train.engine.options, where="train.engine").build()
-    outcome = line.running()(engine.fit)(
-        loader=line.loader if taught is None else Taught(line.loader, taught),
-        family=line.family,
-        scope=line.scope,
-        loss=line.loss,
-        plan=planned.plan,
-        run=run,
-        ledger=ledger,
-        watch=lambda _: watch(examples["valid"]) if "valid" in examples else {},
-    )
+    with kept.fitting() as steps:
+        outcome = engine.fit(
+            loader=steps if taught is None else Taught(steps, taught),
+            family=line.family,
+            scope=line.scope,
+            loss=line.loss,
+            plan=planned.plan,
+            run=run,
+            ledger=ledger,
+            watch=lambda _: watch(examples["valid"]) if "valid" in examples else {},
+        )
     line.loader.close()
     training = time.perf_counter() - began
+    kept.rest(outcome.best_step)
     if not ranks.main:
         return Result(ok=True, figures={"steps": float(outcome.step)})
     wanted, extremes = recipe.evaluate, Extremes(planned.data.needs)
@@ -113,7 +116,7 @@ def _trained(recipe: Recipe, run: RunDir, ranks: Ranks, ledger: Ledger, started:
     figures |= {"parameters_moved": float(line.scope.parameters_moved), **{f"rows_{fate}": float(n) for fate, n in ledger.counts().items()}}
     known = {finding.where for finding in planned.plan.findings if finding.code == "few-rows"}  # the plan says it already
     measured_ones = (one for one in report.findings if one.code != "small-split" or f"data.split.{one.where}" not in known)
-    findings = (*told, *planned.plan.findings, *proven, *kept.findings, *outcome.findings, *measured_ones)
+    findings = (*told, *planned.plan.findings, *proven, *kept.told, *outcome.findings, *measured_ones)
     write_page(
         run, planned.plan, outcome=outcome, report=report, findings=findings, ledger=ledger, extremes=extremes, seconds=figures["seconds"]
     )

@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from multitune.core.errors import WriteFault
 from multitune.core.finding import Finding, Severity
+from multitune.core.plan import Value
 from multitune.core.protocols import Sample
 from multitune.core.rundir import RunDir
+from multitune.verbs.train.keeping import beside
 from multitune.verbs.train.line import CUTS, Line, keep_cuts
+from multitune.verbs.train.stages import Stages
 
 if TYPE_CHECKING:
+    from multitune.data.loader import Loader
     from multitune.data.split import Examples
-    from multitune.models.features.filling import Features
+    from multitune.models.features.keys import Asked
     from multitune.models.predictor import Predictor
     from multitune.models.replay import Proof, Seam
     from multitune.tuning.ranks import Ranks
+    from multitune.tuning.teaching import Steps
+    from multitune.verbs.train.deciding import Possible
 
 FILE = "features.json"  # in the run: what was decided at its first start
-SPARE = 0.9  # of the free disk that features may take
 OFF = "The run goes on without: what is frozen is computed in every step."
+_DECISIONS = ("", "on", "off")
 
 
 @dataclass(frozen=True)
 class Kept:
-    """The line, running on what the run keeps if it keeps something. findings: why not, and what was set aside."""
+    """The line, running on what the run keeps if it keeps something. findings: why not."""
 
     line: Line
     findings: tuple[Finding, ...] = ()
@@ -39,91 +45,115 @@ class Kept:
         from multitune.models.features.filling import FillingPredictor
         from multitune.models.predictor import Predictor
 
-        if self.line.features is not None:
-            return FillingPredictor(self.line.features, generate=generate, memo=shared_memo, thresholds=thresholds)
+        features = self.line.stages.now() if self.line.stages is not None else None
+        if features is not None:
+            return FillingPredictor(features, generate=generate, memo=shared_memo, thresholds=thresholds)
         return Predictor(self.line.family, generate=generate, memo=shared_memo, thresholds=thresholds)
+
+    @contextmanager
+    def fitting(self) -> Generator[Steps]:
+        """Inside, the family runs on what is kept; gives the steps of the run."""
+        if self.line.stages is None:
+            yield self.line.loader
+            return
+        with self.line.stages.attached():
+            yield self.line.stages
+
+    def rest(self, step: int) -> None:
+        """The family has the weights that it had after so many steps."""
+        if self.line.stages is not None:
+            self.line.stages.rest(step)
 
     def figures(self) -> dict[str, float]:
         """What was found and done, by name; nothing where nothing is kept."""
-        return self.line.features.counts.figures() if self.line.features is not None else {}
+        return self.line.stages.counts.figures() if self.line.stages is not None else {}
+
+    @property
+    def told(self) -> tuple[Finding, ...]:
+        """Why something is not kept, and what was set aside."""
+        return (*self.findings, *(self.line.stages.findings if self.line.stages is not None else ()))
 
 
 def keep(line: Line, run: RunDir, ranks: Ranks) -> Kept:
-    """Decide what is kept, or do as this run decided before, and encode what its steps and evaluations read.
+    """Decide what is kept, or do as this run decided before; the plan of the line says which.
 
-    Raises: WriteFault where a run that began with stored features cannot have them; Fault for a stored row that the model no longer gives.
+    Raises: RecipeError where something must be kept and cannot; WriteFault where a run that began with stored features cannot have them;
+    Fault for a stored row that the model no longer gives.
     """
-    if line.planned.recipe.features.store == "off":
+    from multitune.verbs.train.deciding import possible, values
+
+    if line.planned.recipe.features.store == "off" or not could_keep(line):
         return Kept(line)
-    (decided,) = ranks.from_main([_DECISIONS.index(_before(run) if ranks.main else "")])
-    before = _DECISIONS[decided]
-    if before == "off":
-        return Kept(line, _findings_before(run) if ranks.main else ())
-    settled = line.cuts()
-    if ranks.main and run.read_json(CUTS) is None:
-        keep_cuts(settled, run)
-    kept = _kept(line, settled.proofs, ranks, first=not before)
-    if ranks.main and not before:
-        facts = {"store": "on" if kept.line.features is not None else "off", "findings": [finding.to_json() for finding in kept.findings]}
-        run.write_json(FILE, facts)
-    return kept
-
-
-_DECISIONS = ("", "on", "off")
-
-
-def _before(run: RunDir) -> str:
-    found = run.read_json(FILE)
-    return "" if found is None else str(found["store"])
-
-
-def _findings_before(run: RunDir) -> tuple[Finding, ...]:
-    found = run.read_json(FILE)
-    return tuple(Finding(**(finding | {"severity": Severity(finding["severity"])})) for finding in (found or {"findings": []})["findings"])
-
-
-def _kept(line: Line, proofs: Sequence[Proof], ranks: Ranks, *, first: bool) -> Kept:
-    """What is kept of the cuts that hold. first: a run that has not begun may still go on without."""
-    seams, findings = fitting(line, proofs)
-    if not seams:
-        return Kept(line, tuple(findings))
+    before = run.read_json(FILE) if ranks.main else None
+    (decided,) = ranks.from_main([_DECISIONS.index("" if before is None else str(before["store"]))])
+    findings = () if before is None else _findings(before)
+    if _DECISIONS[decided] == "off":
+        return Kept(line, findings)
     as_in_training(line, ranks)
+    found = possible(line)
+    if ranks.main and run.read_json(CUTS) is None:
+        keep_cuts(found.lines, found.findings, run)
+    if not decided:
+        return _decided(line, found, run, ranks)
+    flags = ranks.from_main([0] * len(found.towers) if before is None else [int(flag) for flag in before["kept"]])
+    stages = Stages(line, found.kept([*map(bool, flags)]), ranks)
+    return Kept(_running(line, stages, values(stages.stages, found)), findings)
 
-    def filled() -> tuple[Features | None, list[Finding]]:
+
+def _decided(line: Line, found: Possible, run: RunDir, ranks: Ranks) -> Kept:
+    """What a run that has not begun keeps; it may still go on without."""
+    from multitune.verbs.train.deciding import choose, values
+
+    must = line.planned.recipe.features.store == "on"
+    choices, keys = ranks.on_main(lambda: choose(line, found)) or ([], {})
+    wanted = ranks.from_main([int(choice.kept) for choice in choices] if ranks.main else [0] * len(found.towers))
+    stages, findings = Stages(line, found.kept([*map(bool, wanted)]), ranks), list[Finding]()
+
+    def filled() -> bool:
         try:
-            if first:
-                _refuse_lack_of_space(line, proofs, seams)
-            features, found = opened(line, seams)
-            features.fill(every_sample(line))
-            features.check()
+            stages.enter(0, keys)
         except WriteFault as fault:
-            if not first:
+            if must:
                 raise
-            return None, [Finding("features-not-kept", Severity.WARNING, "features.store", str(fault), OFF)]
-        return features, found
+            findings.append(Finding("features-not-kept", Severity.WARNING, "features.store", str(fault), OFF))
+            return False
+        return True
 
-    made = ranks.on_main(filled)
-    (there,) = ranks.from_main([int(made is not None and made[0] is not None)])
+    (there,) = ranks.from_main([int(ranks.on_main(filled) or 0)])
     if not there:
-        return Kept(line, (*findings, *(made[1] if made is not None else ())))
-    features, found = made if made is not None else opened(line, seams)
-    if features is None:
-        return Kept(line, (*findings, *found))
-    loader = line.loader.over(features.preparer())
-    return Kept(replace(line, loader=loader, features=features), (*findings, *found))
+        stages, wanted = Stages(line, found.kept([False] * len(wanted)), ranks), [0] * len(wanted)
+    if ranks.main:
+        facts = {"store": "on" if any(wanted) else "off", "kept": wanted, "findings": [finding.to_json() for finding in findings]}
+        run.write_json(FILE, facts)
+    return Kept(_running(line, stages, values(stages.stages, found, choices)), tuple(findings))
 
 
-def opened(line: Line, seams: Mapping[str, Seam]) -> tuple[Features, list[Finding]]:
-    """The store that the recipe names, for cuts that hold, and what was set aside in it.
+def _running(line: Line, stages: Stages, said: Mapping[str, Value]) -> Line:
+    """The line on what its stages keep; its plan says what that is."""
+    plan = line.planned.plan
+    planned = replace(line.planned, plan=replace(plan, values=beside(plan.values, said)))
+    return replace(line, planned=planned, stages=stages if stages.keeps else None)
 
-    Raises: WriteFault if the folder does not take a file.
-    """
-    from multitune.models.features.filling import Features
+
+def could_keep(line: Line) -> bool:
+    """Whether anything of a tower is still in any stage."""
+    from multitune.models.replay import could_be
+    from multitune.verbs.train.deciding import stretches
+
+    asked = line.planned.recipe.features
+    return asked.store == "on" or bool(asked.cuts) or any(could_be(line.anatomy, moving) for _, _, moving in stretches(line))
+
+
+def _findings(before: Mapping[str, Any]) -> tuple[Finding, ...]:
+    return tuple(Finding(**(finding | {"severity": Severity(finding["severity"])})) for finding in before["findings"])
+
+
+def wanted(line: Line) -> Asked:
+    """What the run says of its features."""
     from multitune.models.features.keys import Asked
 
     plan = line.planned.plan
-    asked = Asked(plan["features.type"], plan["train.threads"])
-    return Features.open(line.family, seams, root=folder_of(line), asked=asked, seed=plan["run.seed"])
+    return Asked(plan["features.type"], plan["train.threads"])
 
 
 def folder_of(line: Line) -> Path:
@@ -133,19 +163,31 @@ def folder_of(line: Line) -> Path:
     return root_of(line.planned.recipe.features.folder)
 
 
-def every_sample(line: Line) -> Iterator[Sample]:
-    """The rows that planned steps read, in the order in which they ask for them, and those that evaluations do."""
+def every_sample(line: Line, start: int, stop: int, *, first: bool) -> Iterator[Sample]:
+    """The rows that steps `start` up to, not including, `stop` read, as they are first asked for, and those of evaluations among them.
+
+    first: the stage is the run's first, in which the model may be measured before it is tuned.
+    """
+    from multitune.verbs.train.deciding import evaluations
+
     splits = line.planned.data.examples
-    yield from samples(splits["train"], line.loader.first_asked(line.planned.plan["train.steps"]))
-    for name in ("valid", "test"):
-        if name in splits:
+    yield from taken(line.loader, line.loader.first_asked(stop, start=start))
+    last = stop >= line.planned.plan["train.steps"]
+    asked = {"valid": evaluations(line, start, stop) > 0, "test": last or (first and line.planned.recipe.evaluate.baselines)}
+    for name, is_asked in asked.items():
+        if is_asked and name in splits:
             yield from samples(splits[name], range(len(splits[name])))
 
 
 def every_row(line: Line) -> Iterator[Sample]:
-    """All rows of all splits."""
-    for split in line.planned.data.examples.values():
-        yield from samples(split, range(len(split)))
+    """All rows of all splits; of those to train on every view that there will be."""
+    steps = line.planned.plan["train.steps"]
+    for name, split in line.planned.data.examples.items():
+        if name == "train":
+            views = {view for _, view in line.loader.first_asked(steps)}
+            yield from taken(line.loader, [(place, view) for view in sorted(views) for place in range(len(split))])
+        else:
+            yield from samples(split, range(len(split)))
 
 
 def samples(examples: Examples, places: Sequence[int]) -> Iterator[Sample]:
@@ -155,6 +197,17 @@ def samples(examples: Examples, places: Sequence[int]) -> Iterator[Sample]:
     for place in places:
         try:
             yield examples.sample(place)
+        except BadPart:
+            continue
+
+
+def taken(loader: Loader, asked: Sequence[tuple[int, int]]) -> Iterator[Sample]:
+    """The samples in these places as steps take them, each with its view; what cannot be one is passed over."""
+    from multitune.data.decode import BadPart
+
+    for place, view in asked:
+        try:
+            yield loader.sample(place, view)
         except BadPart:
             continue
 
@@ -179,8 +232,8 @@ def fitting(line: Line, proofs: Sequence[Proof]) -> tuple[dict[str, Seam], list[
             why = f"training is in {recipe.train.precision}, and they would be in fp32"
         elif way is None:
             why = "its input cannot be kept apart: it is joined with other parts, or its signal has no `light`"
-        elif augmented := [name for name in way.parts if parts[name].augment]:
-            why = f"{' and '.join(augmented)} is augmented, another one in each epoch"
+        elif not recipe.features.views and (augmented := [name for name in way.parts if parts[name].augment]):
+            why = f"{' and '.join(augmented)} is augmented, another one in each epoch (features.views: a fixed number of them)"
         elif outside:
             why = f"{outside[0]}, which is of another tower, runs below it"
         else:
@@ -202,13 +255,3 @@ def as_in_training(line: Line, ranks: Ranks) -> None:
 
     torch.set_num_threads(line.planned.plan["train.threads"])
     line.scope.family.to(ranks.device)
-
-
-def _refuse_lack_of_space(line: Line, proofs: Sequence[Proof], seams: Mapping[str, Seam]) -> None:
-    """Raises: Fault where the disk has clearly no room for what all rows would leave."""
-    root, rows = folder_of(line), sum(map(len, line.planned.data.examples.values()))
-    need = sum(max(proof.num_bytes) * rows for proof in proofs if proof.cut.tower in seams)
-    there = next(path for path in (root, *root.resolve().parents) if path.is_dir())
-    free = shutil.disk_usage(there).free
-    if need > SPARE * free:
-        raise WriteFault(f"{root}: features of {rows:,} rows take up to {need:,} bytes, and {free:,} are free. Free some space.")

@@ -64,7 +64,7 @@ def test_the_plan_proposes_the_highest_cuts_without_weights(folders: Folders) ->
     needs = Needs({"photo": PartNeed("image"), "words": PartNeed("text")}, {"label": AnswerNeed("category", ("a", "b"))})
     model = {"name": "fusion_encoder", "towers": {"photo": str(folders["vit"]), "words": str(folders["bert"])}}
     data = {"source": {"name": "rows"}, "parts": {"photo": "image", "words": "text", "label": "category"}, "answers": ["label"]}
-    recipe = make_recipe({"name": "cuts", "task": "classification", "data": data, "model": model})
+    recipe = make_recipe({"name": "cuts", "task": "classification", "data": data, "model": model, "features": {"store": "off"}})
     outline = plan.state(recipe, needs)
     proposed = plan.cuts(outline, recipe, outline.anatomy.match("words.encoder.layer.2") + outline.anatomy.match("head"))
     assert {name: value.value for name, value in proposed.items()} == {

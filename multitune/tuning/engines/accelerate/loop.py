@@ -312,6 +312,7 @@ class Loop:
         self._put(state)
         optimizer.load_moments(self.optimizer, self.scope, state.moments)
         self.done = self.kept = step
+        self.scope.step = step - 1
         self.looked, self.skipped, self.stopped_by = facts["looked"], facts["skipped"], facts["stopped_by"]
         self.best_step, self.best_figures, self.control_state = facts["best_step"], facts["best_figures"], facts["control"]
         vars(self.one_step.scale).update(facts["scale"])

@@ -1,0 +1,141 @@
+"""The stages of a run in which the same things move, and what each of them reads from the store in place of computing it."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from multitune.core.finding import Finding
+
+if TYPE_CHECKING:
+    from multitune.core.protocols import Preparer
+    from multitune.data.loader import StepBatches
+    from multitune.data.split import Examples
+    from multitune.models.features.attached import Source
+    from multitune.models.features.contents import Contents
+    from multitune.models.features.filling import Counts, Features
+    from multitune.models.replay import Seam
+    from multitune.tuning.ranks import Ranks
+    from multitune.verbs.train.line import Line
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Planned steps `start` up to, not including, `stop`, in which the same things move. seams: of the cuts that are kept, by tower."""
+
+    start: int
+    stop: int
+    seams: Mapping[str, Seam] = field(default_factory=dict)
+
+
+class Stages:
+    """What a run keeps, stage by stage: the family reads what the stage that was entered last has.
+
+    A stage is opened when a step or an evaluation first asks for it, with the weights as they are then: its key covers them, so what
+    moved before and is still now is another row of the store than what it was at the start.
+    """
+
+    def __init__(self, line: Line, stages: tuple[Stage, ...], ranks: Ranks) -> None:
+        from multitune.models.features.filling import Counts
+
+        self._line, self.stages, self._ranks = line, stages, ranks
+        self.counts: Counts = Counts()
+        self.findings: list[Finding] = []
+        self._contents: Contents | None = None
+        self._live: list[Source] = []
+        self._at, self._features = -1, None
+
+    @property
+    def keeps(self) -> bool:
+        """Whether any stage keeps anything."""
+        return any(stage.seams for stage in self.stages)
+
+    def place(self, step: int) -> int:
+        """Which stage rules a step: by the plan, or earlier where a control brought it forward."""
+        moment = self._line.scope.clock.moment(step)
+        return next((place for place, stage in enumerate(self.stages) if moment < stage.stop), len(self.stages) - 1)
+
+    def now(self) -> Features | None:
+        """The features of the stage that the model is in, opened and filled where it was not; None where it keeps nothing."""
+        self.enter(self._line.scope.step)
+        return self._features
+
+    def enter(self, step: int, keys: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+        """Open the stage of a step and encode what it lacks, unless it is open. keys: of its spaces, where they are known, by cut.
+
+        Raises: WriteFault if the machine does not take a shard; Fault for a stored row that the model no longer gives.
+        """
+        place = self.place(step)
+        if place != self._at:
+            self._open(place, step, keys or {})
+
+    @contextmanager
+    def attached(self) -> Generator[None]:
+        """Inside, the family reads what the stage that was entered last keeps."""
+        from multitune.models.features.attached import attached
+
+        with attached(self._line.family, self._live):
+            yield
+
+    @contextmanager
+    def running(self) -> Generator[Preparer]:
+        """Inside, the family runs on what the present stage keeps; gives the preparer of rows that it then takes."""
+        features = self.now()
+        if features is None:
+            yield self._line.family.preparer
+            return
+        with features.attached():
+            yield features.preparer()
+
+    def rest(self, step: int) -> None:
+        """The model has the weights that it had after so many steps."""
+        self._line.scope.step = max(step - 1, 0)
+
+    def steps(self, start: int, stop: int) -> Iterator[StepBatches]:
+        """The loader's steps, each prepared as its stage takes it; a stage is entered on all ranks alike."""
+        step = start
+        while step < stop:
+            place = self.place(step)
+            self._enter_together(step)
+            preparer = self._line.family.preparer if self._features is None else self._features.preparer()
+            loader = self._line.loader.over(preparer, held=self._features is not None and self._features.whole)
+            with closing(loader.steps(step, min(stop, self.stages[place].stop))) as batches:
+                for batch in batches:
+                    yield batch
+                    step = batch.step + 1
+                    if self.place(step) != place:
+                        break
+
+    def _enter_together(self, step: int) -> None:
+        self._ranks.on_main(lambda: self.enter(step))
+        if not self._ranks.main:
+            self.enter(step)
+
+    def _open(self, place: int, step: int, keys: Mapping[str, Mapping[str, Any]]) -> None:
+        from multitune.models.features.filling import Features
+        from multitune.verbs.train.storing import every_sample, folder_of, wanted
+
+        self._live.clear()
+        self._at, self._features, stage = place, None, self.stages[place]
+        if stage.seams:
+            line = self._line
+            found, findings = Features.open(
+                line.family, stage.seams, root=folder_of(line), asked=wanted(line), seed=line.planned.plan["run.seed"], keys=keys
+            )
+            found.counts, found.contents = self.counts, self._contents or found.contents
+            self._contents, self.findings = found.contents, [*self.findings, *findings]
+            if self._ranks.main:
+                found.fill(every_sample(line, step, stage.stop, first=place == 0))
+                found.check()
+            self._live += found.sources
+            self._features = found
+
+    def fill(self, rows: Examples) -> None:
+        """Encode what these rows lack in the present stage."""
+        from multitune.verbs.train.storing import samples
+
+        features = self.now()
+        if features is not None:
+            features.fill(samples(rows, range(len(rows))))
