@@ -40,6 +40,7 @@ def main() -> None:
     family.eval()
     found: dict[str, dict[str, float]] = {}
     shapes: dict[str, int] = {}
+    batches: list[Batch] = []
     for name, planned in plans.items():
         rows = planned.data.examples["train"]
         loader = Loader(rows, family.preparer, seed=asked.seed, batch_size=job["batch"], grouping=planned.grouping)

@@ -102,8 +102,8 @@ def steps(fitted: tuple[Any, Outline], **train: Any) -> Iterator[list[Any]]:
     family, data = fitted
     made = of_texts(texts(90, caption=said), train={"batch_size": 8, **train} if "batch_tokens" not in train else train)
     seen = look(made, data.examples["train"], family.preparer, over="rows")
-    sizes = {"batch_size": made.train.batch_size, "micro_batch": made.train.micro_batch}
-    loader = Loader(data.examples["train"], family.preparer, seed=0, grouping=seen.grouping, **sizes)
+    size, micro = made.train.batch_size, made.train.micro_batch
+    loader = Loader(data.examples["train"], family.preparer, seed=0, batch_size=size, micro_batch=micro, grouping=seen.grouping)
     return ([batch for _, batch in step.micro] for step in loader.steps(0, seen.order.steps_of(0)))
 
 
