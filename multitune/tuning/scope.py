@@ -79,11 +79,18 @@ class Scope:
         moment = self.clock.moment(step)
         return [entry for entry in self.entries if entry.moves(moment)]
 
+    def phase(self, step: int) -> int:
+        """The planned start of the phase of `step`: of the stretch in which the same moves at the same rates."""
+        moment = self.clock.moment(step)
+        return max((edge for edge in self._edges() if edge <= moment), default=0)
+
     def next_start(self, step: int) -> int:
         """The planned start of the first phase after that of `step`, 0 where it is the last: what begins, ceases or changes its rate."""
         moment = self.clock.moment(step)
-        edges = (edge for entry in self.entries for span in entry.spans for edge in (span.start, span.stop))
-        return min((edge for edge in edges if moment < edge < self.total), default=0)
+        return min((edge for edge in self._edges() if moment < edge < self.total), default=0)
+
+    def _edges(self) -> set[int]:
+        return {edge for entry in self.entries for span in entry.spans for edge in (span.start, span.stop)}
 
     def moving_names(self, step: int) -> set[str]:
         """The public names of the tensors that move at `step`."""

@@ -116,11 +116,13 @@ def test_a_run_killed_at_or_after_a_border_goes_on_to_the_same_bits(tmp_path: Pa
 WAITS = {"metric": "valid/accuracy", "patience": 1, "mode": "auto", "min_delta": 0.0}
 
 
-def paced(family: Small, folder: Path, *, loader: Any = None, figures: Any = (0.5, 0.5, 0.6, 0.6, 0.7, 0.7, 0.7, 0.7)) -> Any:
+def paced(
+    family: Small, folder: Path, *, loader: Any = None, figures: Any = (0.5, 0.5, 0.6, 0.6, 0.7, 0.7, 0.7, 0.7), patience: int = 1
+) -> Any:
     """Progressive in eight steps, evaluated after each: figures[n - 1] is what is measured after step n."""
     told = iter(figures[len(checkpoints(folder)) :])
     table = table_of({"name": "progressive", "starts": [4, 6, 7]})
-    options = {"evaluate_every": 1, "checkpoint_every": 1, "plateau": WAITS, "scope_options": UNUSED}
+    options = {"evaluate_every": 1, "checkpoint_every": 1, "plateau": WAITS | {"patience": patience}, "scope_options": UNUSED}
     return fit(family, folder, table=table, loader=loader, watch=lambda _: {"valid/accuracy": next(told)}, keep=8, **options)
 
 
@@ -141,10 +143,26 @@ def test_a_phase_starts_when_the_figure_no_longer_rises_and_at_the_latest_as_pla
     head, block, blocks = {"head"}, {"head", "1"}, {"head", "0", "1"}
     assert seen == [head, head, block, block, blocks, blocks, blocks, blocks | {"embeddings"}]
     assert outcome.findings == ()
-    told = [
-        (event["step"], event["value"]) for event in events.read(tmp_path / "events.jsonl") if event["name"].endswith("brought_forward")
-    ]
-    assert told == [(2, 4), (4, 6)]
+    assert brought_forward(tmp_path) == [(2, 4), (4, 6)]
+
+
+def brought_forward(folder: Path) -> list[tuple[int, float]]:
+    """After which step which planned start was brought forward."""
+    found = events.read(folder / "events.jsonl")
+    return [(event["step"], event["value"]) for event in found if event["name"].endswith("brought_forward")]
+
+
+def test_a_plateau_just_where_a_phase_starts_as_planned_does_not_skip_that_phase(tmp_path: Path) -> None:
+    """Nothing is better after step 4, where the last block is planned to start; the blocks after it wait for their own time."""
+    paced(small("classify"), tmp_path, figures=(0.5, 0.6, 0.7, 0.7, 0.8, 0.9, 1.0, 1.0))
+    assert brought_forward(tmp_path) == []
+
+
+@pytest.mark.parametrize("figures", [(0.5, 0.6, 0.7, 0.6, 0.6, 0.7), (0.5, 0.6, 0.9, 0.95, 0.6, 0.7)])
+def test_each_phase_is_judged_by_its_own_evaluations(tmp_path: Path, figures: tuple[float, ...]) -> None:
+    """A phase that starts as planned has its whole patience, and need not beat what the one before it reached."""
+    paced(small("classify"), tmp_path, figures=(*figures, 0.8, 0.9), patience=2)
+    assert brought_forward(tmp_path) == []
 
 
 def test_a_phase_that_was_brought_forward_has_a_warmup_of_its_own(tmp_path: Path) -> None:
