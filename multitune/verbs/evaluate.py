@@ -15,6 +15,7 @@ from pydantic import Field
 
 from multitune.core import catalog
 from multitune.core.errors import ArtifactError, RecipeError
+from multitune.core.finding import Finding, Severity
 from multitune.core.ledger import Ledger
 from multitune.core.notation.yaml import parse_yaml
 from multitune.core.protocols import Split
@@ -23,6 +24,7 @@ from multitune.core.result import Result
 from multitune.core.rundir import write_atomic
 
 if TYPE_CHECKING:
+    from multitune.data.split import Examples
     from multitune.deliver.artifact import Artifact
     from multitune.measure.extremes import Extremes
     from multitune.measure.report import Report
@@ -108,13 +110,12 @@ def _pages(
 
     facts = {"artifact": artifact.folder.name, "plan": artifact.facts.plan[:12], "multitune": artifact.facts.multitune}
     about = " · ".join((artifact.facts.task, artifact.facts.family.name, found.name))
-    told = of_run(artifact.folder.parent)
+    told = of_run(artifact.folder.parent, plan=artifact.facts.plan)
     made = page(Content(artifact.facts.name, found, about=about, facts=facts, ledger=ledger.records(), extremes=extremes, **told))
     return {role: write_atomic(place, made.encode("utf-8")) for role, place in wanted.items()}
 
 
 def _measured(artifact: Artifact, recipe: Recipe, data: Any, split: Split, ledger: Ledger, name: str, extremes: Extremes) -> Report:
-    from multitune.data.plan import findings_of_others
     from multitune.measure import tally
     from multitune.measure.evaluator import Evaluator
 
@@ -125,8 +126,19 @@ def _measured(artifact: Artifact, recipe: Recipe, data: Any, split: Split, ledge
     tally.check_columns(judge.questions, {name: examples}, needs=artifact.needs, slices=wanted.slices)
     predictor = artifact.predictor(generate=wanted.generate)
     report = judge.evaluate(predictor, examples, name=name, baselines=wanted.baselines, ablations=wanted.ablations, extremes=extremes)
-    told = [] if data is None else findings_of_others(make_recipe(artifact.request), examples, artifact.needs)
-    return replace(report, findings=(*told, *report.findings))
+    return replace(report, findings=(*_told(artifact, examples, data, split), *report.findings))
+
+
+def _told(artifact: Artifact, examples: Examples, data: Any, split: Split) -> list[Finding]:
+    """What the figures should be read with: rows that the model was trained on, classes that it does not know."""
+    from multitune.data.plan import findings_of_others
+
+    if data is not None:
+        return list(findings_of_others(make_recipe(artifact.request), examples, artifact.needs))
+    if split != "train":
+        return []
+    found = "the model was trained on these rows: the figures do not tell how it does on new ones."
+    return [Finding("trained-on", Severity.WARNING, split, found, "Measure on the test split (--split test).", {"rows": len(examples)})]
 
 
 def _opened(artifact: Path | str | Artifact) -> Artifact:
@@ -157,12 +169,15 @@ def _compared(
     theirs = asked_of(other, [text for text in overrides if text.startswith("data.")], takes=MEASURED_ELSEWHERE)
     preset = catalog.find("task", recipe.task.name, recipe.task.options, where="task").build()
     sides: list[compare.Side] = []
-    for each, asked in ((artifact, recipe), (other, theirs)):
+    told: list[Finding] = []
+    for each, asked, side in ((artifact, recipe, ""), (other, theirs, f"{compare.AGAINST}, ")):
         _, examples = examples_of(asked, each, given, split, ledger)
         judge = Evaluator(recipe.evaluate, preset, each.needs, recipe.seed, ledger, recipe.data.max_loss)
         tally.check_columns(judge.questions, {name: examples}, needs=each.needs)
         sides.append(compare.Side(judge, examples, lambda each=each: each.predictor(generate=recipe.evaluate.generate)))
+        told += [replace(finding, where=f"{side}{finding.where}") for finding in _told(each, examples, given, split)]
     report = compare.compare(*sides, name=name)
+    report = replace(report, findings=(*told, *report.findings))
     paths: dict[str, Path] = {"artifact": artifact.folder, compare.AGAINST: other.folder}
     text = "\n".join([compare.text(report), *(finding.line() for finding in report.findings)])
     result = Result(ok=True, figures=report.figures, findings=report.findings, paths=paths, text=text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,19 @@ def test_a_run_against_itself_from_the_command_gives_json_without_a_difference(t
     said = json.loads(evaluate.build(options).json_line())
     assert said["figures"]["data/accuracy/difference"] == 0
     assert [one["code"] for one in said["findings"]] == ["no-sure-difference"]
+
+
+def test_rows_that_either_was_trained_on_are_told_beside_the_difference(two: tuple[Path, Path]) -> None:
+    found = multitune.evaluate(two[0], against=two[1], data=rows()).findings
+    assert [one.where for one in found if one.code == "trained-on"] == ["data", "against, data"]
+
+
+def test_the_page_of_an_artifact_that_lies_in_another_run_has_not_that_run_s_plan(two: tuple[Path, Path], tmp_path: Path) -> None:
+    one, other = two
+    shutil.copytree(one / "artifact", other / "copy")
+    for place, shown in ((one / "artifact", True), (other / "copy", False)):
+        multitune.evaluate(place, data=rows(), report=tmp_path / "page.html")
+        assert ("plan.txt" in (tmp_path / "page.html").read_text("utf-8")) is shown
 
 
 def test_models_of_other_labels_are_refused(two: tuple[Path, Path], tmp_path: Path) -> None:

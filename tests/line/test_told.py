@@ -97,6 +97,8 @@ def test_rows_of_a_table_are_told_wherever_it_lies(tmp_path: Path) -> None:
     made["data"]["source"] = {"name": "table", "path": str(tmp_path / "all.jsonl")}
     multitune.train(made, run=tmp_path / "run")
     assert found(tmp_path / "run", tmp_path / "copy.jsonl", "trained-on")
+    told = {split: {one.code for one in multitune.evaluate(tmp_path / "run", split=split).findings} for split in ("train", "test")}
+    assert [split for split, codes in told.items() if "trained-on" in codes] == ["train"]
     (tmp_path / "all.jsonl").unlink()
     assert not found(tmp_path / "run", tmp_path / "copy.jsonl", "trained-on")
 

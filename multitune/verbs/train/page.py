@@ -58,8 +58,11 @@ def write_page(
     return write_atomic(run.folder / PAGE, page(content).encode("utf-8"))
 
 
-def of_run(folder: Path) -> dict[str, Any]:
-    """What the page of an evaluation takes from the run that its artifact lies in; nothing where it lies in none."""
+def of_run(folder: Path, *, plan: str) -> dict[str, Any]:
+    """What the page of an evaluation takes from the run that its artifact lies in; nothing where it lies in none, or in another's.
+
+    plan: the hash of the plan that the artifact was made by.
+    """
     import json
 
     from multitune.core.plan import from_json
@@ -67,9 +70,11 @@ def of_run(folder: Path) -> dict[str, Any]:
 
     found: dict[str, Any] = {}
     if (folder / "events.jsonl").is_file() and (folder / "result.json").is_file() and (folder / "plan.json").is_file():
-        plan = from_json(json.loads((folder / "plan.json").read_text("utf-8")))
+        kept = from_json(json.loads((folder / "plan.json").read_text("utf-8")))
+        if kept.hash() != plan:
+            return {}
         figures: Mapping[str, float] = json.loads((folder / "result.json").read_text("utf-8"))["figures"]
-        found = {"events": events.read(folder / "events.jsonl"), "best_step": int(figures.get("train/best_step", 0)), "plan": plan.text()}
+        found = {"events": events.read(folder / "events.jsonl"), "best_step": int(figures.get("train/best_step", 0)), "plan": kept.text()}
     return found
 
 
