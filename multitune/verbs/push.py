@@ -96,6 +96,8 @@ def _refuse_offline() -> None:
 def _refuse_unencrypted(endpoint: str) -> None:
     """Refuse an endpoint that is none, and one that would get the token unencrypted from another machine."""
     parts = urlsplit(endpoint)
+    if "@" in parts.netloc:
+        raise UserError("--endpoint", "has a name or a password in it, which would be shown.", "Leave it out: the token is the hub's own.")
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise UserError("--endpoint", f'"{endpoint}" is no URL.', "Give one such as https://huggingface.co.")
     if parts.scheme == "http" and parts.hostname not in LOOPBACK:

@@ -69,6 +69,7 @@ def test_the_same_request_has_the_same_hash_in_whatever_order_it_is_written() ->
         (["train.epochs=1e300"], "train.epochs", "1000000"),
         (["strategy=[{pattern: head, rate: .inf}]"], "strategy.0.rate", "finite"),
         (["strategy={name: full, head_rate: .nan}"], "strategy.head_rate", "finite"),
+        (["train.trackers=[{name: mlflow, uri: 'http://me:hunter2@host'}]"], "train.trackers.0.uri", "MLFLOW_TRACKING_PASSWORD"),
         (["train.betas=[1.5, 2]"], "train.betas.0", "less than 1"),
         (["train.steps=10", "train.epochs=3"], "train", "train: epochs 3 and steps 10 are both stated"),
         (["train.schedule=constant", "train.decay=50%"], "train", "has no decay"),
@@ -86,6 +87,7 @@ def test_a_mistake_is_told_with_its_place_and_what_would_do(overrides: list[str]
         make_recipe(small(), overrides)
     assert where in str(told.value)
     assert words in str(told.value)
+    assert "hunter2" not in str(told.value)
 
 
 @pytest.mark.parametrize(

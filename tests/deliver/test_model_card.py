@@ -105,6 +105,52 @@ def test_the_body_says_what_the_figures_and_the_ledger_say(tuned: Made) -> None:
     assert "| steps | 40, the weights are those of step 30 |" in text
 
 
+AVERAGED = {
+    "soup": {"steps": [20, 30], "of": [10, 20, 30], "alone": {"10": 0.5, "20": 0.75, "30": 0.875}},
+    "interpolate": {"tuned": 0.5, "tensors": 12, "tried": {"0.5": 0.9, "1": 0.875}},
+}
+
+
+@pytest.mark.parametrize(
+    ("averaged", "values", "told"),
+    [
+        (
+            AVERAGED,
+            {"average.choice": {"metric": "valid/accuracy", "mode": "auto"}},
+            [
+                "| mean over evaluations (soup) | the weights of steps 20, 30, out of 3; on validation step 10: 0.5, step 20: 0.75, ",
+                "| interpolation (WiSE-FT) | 0.5 of the way from the pretrained weights to the tuned ones, in 12 tensors; on validation ",
+                "| chosen by | valid/accuracy, on the validation split |",
+            ],
+        ),
+        (
+            {"ema_of_step": 30},
+            {"average.ema": {"decay": 0.99, "start": 5, "warmup": True}},
+            ["| running average (EMA) | decay 0.99, from step 5, up to step 30 |"],
+        ),
+    ],
+)
+def test_a_card_says_of_what_the_weights_are_an_average(tuned: Made, averaged: Any, values: dict[str, Any], told: list[str]) -> None:
+    plan = replace(PLAN, values={**PLAN.values, **{name: Value(value, "recipe") for name, value in values.items()}})
+    text = model_card(facts_of(tuned, averaged=averaged), plan, STORY, folders=[], versions={})
+    assert "| steps | 40, the weights are averages, as told below |" in text
+    assert all(line in text for line in told)
+
+
+def test_neither_a_column_nor_a_source_breaks_out_of_the_card(tuned: Made) -> None:
+    evil = 'a"\n```\n| ![x](http://example.org/x.png) <script> `'
+    spec = next(iter(tuned.artifact.facts.parts.values())).model_copy(update={"column": evil})
+    plan = replace(PLAN, values={**PLAN.values, "data.source": Value(evil, "recipe")})
+    facts = facts_of(tuned, parts=dict.fromkeys(tuned.artifact.facts.parts, spec))
+    body = model_card(facts, plan, STORY, folders=[], versions={}).split("---\n", 2)[2]
+    outside = "".join(body.split("```")[::2])
+    assert len(body.split("```")) == 3, "one block of code"
+    assert "<script" not in outside
+    assert "![" not in outside
+    for block in re.findall(r"(?:^\|.*\n)+", outside, flags=re.MULTILINE):
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}) == 1, block
+
+
 def test_no_label_breaks_out_of_its_table_or_becomes_markup(tuned: Made) -> None:
     evil = "a|b\n<script>`x`"
     needs = replace(tuned.artifact.needs, answers={"label": AnswerNeed("category", labels=(evil, "b"))})

@@ -48,16 +48,16 @@ def fit(
     watch: Any = nothing,
     steps: int = 8,
     scope_options: Mapping[str, Any] | None = None,
+    loss: Any = None,
     **changes: Any,
 ) -> Outcome:
-    """Fit with new objects for everything but the family."""
-    scope = scope_of(family, table, steps=steps, **(scope_options or {}))
+    """Fit with new objects for everything but the family. loss: one that learns, in place of the plain one."""
+    scope = scope_of(family, table, steps=steps, loss=loss, **(scope_options or {}))
     engine = accelerate.build(accelerate.Options())
     steps_of_rows: Any = loader or Steps(family)
     run = RunDir(folder, None)
-    return engine.fit(
-        loader=steps_of_rows, family=family, scope=scope, loss=loss_for(family.needs), plan=plan(**changes), run=run, watch=watch
-    )
+    judge = loss or loss_for(family.needs)
+    return engine.fit(loader=steps_of_rows, family=family, scope=scope, loss=judge, plan=plan(**changes), run=run, watch=watch)
 
 
 def bits(family: torch.nn.Module) -> str:

@@ -109,6 +109,7 @@ def test_without_a_token_nothing_is_asked(made: Made, hub: Hub, tmp_path: Path, 
         ("model", "https://example.org", "org/name"),
         ("me/model", "http://example.org", "unencrypted"),
         ("me/model", "example.org", "no URL"),
+        ("me/model", "https://me:hunter2@example.org", "has a name or a password in it"),
     ],
 )
 def test_a_place_that_will_not_do_is_named(made: Made, monkeypatch: pytest.MonkeyPatch, repo: str, endpoint: str, said: str) -> None:

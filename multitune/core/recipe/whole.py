@@ -28,6 +28,7 @@ from multitune.core.store import canonical
 
 MAX_BYTES = 1 << 20
 TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
+PASSWORD = re.compile(r"[A-Za-z][\w+.-]*://[^/\s?#@]+@")
 # What binds speed, or how much may be lost before a run stops: it may be changed when a run goes on.
 CHANGEABLE = {
     "train": ("workers", "prefetch", "checkpoint_every", "keep", "statistics_every", "trackers"),
@@ -102,7 +103,7 @@ def make_recipe(values: Any, overrides: Sequence[str] = (), *, where: str = "rec
     for text in overrides:
         override(merged, text)
     give_way(merged, overrides)
-    _refuse_non_finite(merged)
+    _refuse(merged)
     try:
         return Recipe.model_validate(merged)
     except ValidationError as error:
@@ -123,13 +124,19 @@ def _copied(value: Any) -> Any:
     return value
 
 
-def _refuse_non_finite(value: Any, place: str = "") -> None:
-    """Refuse infinity and NaN wherever they stand: no option means them, and no request can be hashed with them."""
+def _refuse(value: Any, place: str = "") -> None:
+    """Refuse, wherever they stand, infinity and NaN (no option means them, no request can be hashed with them) and passwords in URLs.
+
+    A request is kept in the run's folder, in trackers and in the artifact, which may be pushed.
+    """
     if isinstance(value, float) and not math.isfinite(value):
         raise RecipeError(place, f"found {value}.", "Give a finite number.")
+    if isinstance(value, str) and PASSWORD.search(value):
+        remedy = "Leave it out, and set it where the library looks for it, such as MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
+        raise RecipeError(place, "found a URL with a name or a password in it, and a recipe is kept and passed on.", remedy)
     if isinstance(value, dict | list):
         for name, inner in value.items() if isinstance(value, dict) else enumerate(value):
-            _refuse_non_finite(inner, f"{place}.{name}" if place else str(name))
+            _refuse(inner, f"{place}.{name}" if place else str(name))
 
 
 def _is_union_arm(step: str | int) -> bool:

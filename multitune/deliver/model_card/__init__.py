@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from multitune.core.plan import Plan
 from multitune.core.protocols import AnswerNeed
+from multitune.deliver.model_card.averages import averaging
 from multitune.deliver.model_card.front import base_models, front, sources
 from multitune.deliver.model_card.story import Story
 from multitune.measure.page.tables import ABLATIONS, BESIDE, Sorted, sort
@@ -63,7 +65,7 @@ def _parts(facts: Facts) -> Iterator[str]:
     yield "## Parts and answers"
     yield ""
     rows = [
-        (f"`{name}`", need.modality, "read", f"column `{facts.parts[name].column or name}`; missing: {facts.parts[name].missing}")
+        (f"`{name}`", need.modality, "read", f"column `{_cell(facts.parts[name].column or name)}`; missing: {facts.parts[name].missing}")
         for name, need in facts.needs.parts.items()
     ]
     rows += [(f"`{name}`", need.modality, "given", _range(need)) for name, need in facts.needs.answers.items()]
@@ -80,7 +82,8 @@ def _range(need: AnswerNeed) -> str:
 
 
 def _use(facts: Facts, plan: Plan, folders: Collection[str]) -> Iterator[str]:
-    given = ", ".join(f'"{spec.column or name}": {EXAMPLES.get(spec.modality, "...")}' for name, spec in facts.parts.items())
+    columns = {name: json.dumps(spec.column or name, ensure_ascii=False).replace("`", "\\x60") for name, spec in facts.parts.items()}
+    given = ", ".join(f"{columns[name]}: {EXAMPLES.get(spec.modality, '...')}" for name, spec in facts.parts.items())
     answer = next(iter(facts.needs.answers), next(iter(facts.needs.parts), ""))
     yield "## How to use it"
     yield ""
@@ -113,9 +116,9 @@ def _use(facts: Facts, plan: Plan, folders: Collection[str]) -> Iterator[str]:
 def _data(facts: Facts, plan: Plan, story: Story) -> Iterator[str]:
     yield "## Training data"
     yield ""
-    rows = [("source", source) for source in sources(plan)]
+    rows = [("source", _cell(source)) for source in sources(plan)]
     rows += [(f"rows of {split}", f"{plan[f'data.rows.{split}']:,}") for split in SPLITS if f"data.rows.{split}" in plan.values]
-    rows += [(name, str(plan[f"data.{name}"])) for name in ("split", "missing") if f"data.{name}" in plan.values]
+    rows += [(name, _cell(plan[f"data.{name}"])) for name in ("split", "missing") if f"data.{name}" in plan.values]
     yield from _table(("data", "value"), rows)
     lost = ", ".join(f"{count:,} {fate}" for fate, count in story.rows.items())
     yield f"Of these rows: {lost}; the run's ledger names each with its cause." if lost else "Every row was used as it was."
@@ -126,9 +129,12 @@ def _procedure(facts: Facts, plan: Plan, story: Story) -> Iterator[str]:
     yield "## Training procedure"
     yield ""
     rows = [(name, _cell(plan[name])) for name in PROCEDURE if name in plan.values and plan[name] not in ("", {}, None)]
-    rows += [("steps", f"{story.steps:,}, the weights are those of step {story.best_step:,}")] if story.steps else []
-    rows += [("averaged", _cell(facts.averaged))] if facts.averaged else []
+    averages = [(name, _cell(told)) for name, told in averaging(facts.averaged, plan)]
+    kept = "averages, as told below" if averages else f"those of step {story.best_step:,}"
+    rows += [("steps", f"{story.steps:,}, the weights are {kept}")] if story.steps else []
     yield from _table(("plan", "value"), rows)
+    if averages:
+        yield from _table(("averaging", "value"), averages)
     moves = plan.tables.get("moves", ())
     if len(moves) > 1:
         heading, *body = moves
@@ -223,7 +229,8 @@ def _cell(value: object) -> str:
     """Text that cannot break out of its cell of a table, nor become markup; a mapping as `name: value, name: value`."""
     if isinstance(value, Mapping):
         value = ", ".join(f"{name}: {inner}" for name, inner in value.items())
-    return " ".join(str(value).replace("|", "\\|").replace("<", "&lt;").replace("`", "'").split())
+    text = str(value).replace("\\", "&#92;").replace("|", "\\|").replace("<", "&lt;").replace("[", "\\[").replace("`", "'")
+    return " ".join(text.split())
 
 
 __all__ = ["Story", "model_card"]

@@ -13,7 +13,7 @@ from multitune.measure.page.words import say
 
 Lines = dict[str, list[tuple[float, float]]]
 OWN = "train/"
-FIRST = ("loss", "valid", "lr", "gradient_norm", "update_ratio", "part_share", "loss_share", "drift", "padding", "seconds")
+FIRST = ("loss", "valid", "lr", "gradient_norm", "update_ratio", "part_share", "loss_share", "learned_share", "drift", "padding", "seconds")
 SHARES = ("part_share", "loss_share", "padding")
 MOST_CHARTS = 24
 

@@ -66,6 +66,7 @@ WORDS = {
     "gradient_norm": ("Gradient norm, before clipping", "梯度范数（裁剪前）"),
     "update_ratio": ("Update to weight", "更新量与权重之比"),
     "loss_share": ("Each term's share of the loss", "各项占损失的份额"),
+    "learned_share": ("What multiplies each term, as learned", "学到的各项乘数"),
     "part_share": ("Each part's pull on the loss", "各部分对损失的牵引份额"),
     "padding": ("Share of padding", "填充所占的份额"),
     "seconds": ("Seconds of a step, by phase", "每步各阶段用时（秒）"),

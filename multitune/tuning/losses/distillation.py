@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from multitune.core import catalog
 from multitune.core.errors import RecipeError, did_you_mean, one_of
-from multitune.core.protocols import AnswerNeed, Batch, Loss, Needs, Outputs, Tensor
+from multitune.core.protocols import AnswerNeed, Batch, LearningLoss, Loss, Needs, Outputs, Tensor
 from multitune.core.randomness import derive
 from multitune.core.recipe import Component
 from multitune.tuning.losses._answers import ADVICE, check_answers
@@ -87,6 +87,10 @@ class Distillation(nn.Module):
     def taught_parts(self) -> tuple[str, ...]:
         """The parts of which the teacher's pooled vectors are asked for."""
         return tuple(self._parts.values())
+
+    def learned(self) -> Mapping[str, float]:
+        """What the own loss learned of its terms' shares."""
+        return self.plain.learned() if isinstance(self.plain, LearningLoss) else {}
 
     def weights(self, batch: Batch) -> Mapping[str, float]:
         """The own loss's; of the teacher's terms the rows of which it said something, and which have the part."""

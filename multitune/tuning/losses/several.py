@@ -10,6 +10,7 @@ Source: Kendall, Gal, Cipolla 2018, arXiv:1705.07115.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Literal
 
@@ -53,6 +54,8 @@ def _loss(name: str, options: Options, needs: Needs) -> Loss:
     made: Loss = catalog.find("loss", chosen, asked.options, where=where).build(Needs(needs.parts, {name: needs.answers[name]}))
     if made.over != "rows" or made.terms != (name,) or isinstance(made, nn.Module):
         raise RecipeError(where, f"{chosen} is no loss of one answer.", "Use cross_entropy, focal, multi_label or regression.")
+    if made.shares:
+        raise RecipeError(f"{where}.shares", "inside another loss it has no effect.", f"Write loss.shares: {{{name}: ...}}.")
     return made
 
 
@@ -70,6 +73,11 @@ class Several(nn.Module):
         self.uncertainty = nn.Module()
         for name in losses if options.uncertainty else ():
             self.uncertainty.register_parameter(child(name), nn.Parameter(torch.zeros(())))
+
+    def learned(self) -> Mapping[str, float]:
+        """What multiplies each answer's loss as learned so far; empty where the shares are fixed."""
+        found = dict(self.uncertainty.named_parameters())
+        return {name: self._factors[name] * math.exp(-float(found[child(name)])) for name in self.terms} if found else {}
 
     def weights(self, batch: Batch) -> Mapping[str, float]:
         """Each answer's weight, as its own loss has it."""

@@ -172,6 +172,7 @@ def test_learned_shares_are_kendalls() -> None:
         ("several", {"kind": KIND}, {"answers": {"kind": "contrastive"}}, "contrastive needs two parts"),
         ("several", {"kind": KIND}, {"answers": {"kin": "focal"}}, 'Did you mean "kind"'),
         ("several", {"kind": KIND}, {"shares": {"kind": -1.0}}, "not turned round"),
+        ("several", {"kind": KIND}, {"answers": {"kind": {"name": "focal", "shares": {"kind": 5.0}}}}, "loss.answers.kind.shares"),
     ],
 )
 def test_what_does_not_hang_together_is_named(loss: str, needs: dict[str, AnswerNeed], options: dict[str, object], told: str) -> None:

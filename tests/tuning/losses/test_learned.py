@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -13,12 +15,14 @@ from multitune.core.errors import ModelError
 from multitune.core.protocols import AnswerNeed, Batch, Needs, Outputs
 from multitune.core.recipe import TuningRow
 from multitune.models import anatomy
+from multitune.tuning import events
 from multitune.tuning import scope as scopes
 from multitune.tuning.gradients import Gradients
 from multitune.tuning.losses import contrastive
+from tests.tuning.fitting import fit
 from tests.tuning.small import EVERYTHING, Small, cut, rows, small
 
-OWN = "loss.uncertainty.kind"
+OWN, SHARE = "loss.uncertainty.kind", "train/learned_share"
 
 
 def several(family: Small) -> Any:
@@ -115,3 +119,18 @@ def test_two_answers_in_one_table_have_a_share_each() -> None:
     needs = Needs({}, {"kind": AnswerNeed("category", labels=("a", "b")), "size": AnswerNeed("number")})
     loss = catalog.find("loss", "several", {"uncertainty": True}).build(needs)
     assert sorted(scopes.own_parameters(loss)) == ["loss.uncertainty.kind", "loss.uncertainty.size"]
+
+
+def test_what_was_learned_is_told_step_by_step_and_among_the_figures(tmp_path: Path) -> None:
+    family = small("classify")
+    loss = several(family)
+    outcome = fit(family, tmp_path, loss=loss, statistics_every=4)
+    told = {event["step"]: event["value"] for event in events.read(tmp_path / "events.jsonl") if event["name"] == f"{SHARE}/kind"}
+    assert list(told) == [1, 2, 3, 4, 8]
+    assert outcome.figures[f"{SHARE}/kind"] == told[8] == math.exp(-float(dict(loss.named_parameters())["uncertainty.kind"])) != 1
+
+
+def test_fixed_shares_are_not_told_as_learned(tmp_path: Path) -> None:
+    family = small("classify")
+    fit(family, tmp_path, loss=catalog.find("loss", "several").build(family.needs), steps=1)
+    assert not [event for event in events.read(tmp_path / "events.jsonl") if event["name"].startswith(SHARE)]

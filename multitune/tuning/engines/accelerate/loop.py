@@ -13,7 +13,7 @@ from multitune.core.errors import StateError, Stopped
 from multitune.core.finding import Finding, Severity
 from multitune.core.ledger import Ledger
 from multitune.core.plan import Plan
-from multitune.core.protocols import Control, Loss
+from multitune.core.protocols import Control, LearningLoss, Loss
 from multitune.core.rundir import RunDir
 from multitune.tuning import checkpoint, events, optimizer
 from multitune.tuning.averaging import Averaging, Ended
@@ -146,7 +146,8 @@ class Loop:
         if len(report.terms) > 1:
             values |= {f"train/loss/{term}": value for term, value in report.terms.items()}
         shared = {term: self.loss.shares.get(term, 1.0) * value for term, value in report.terms.items()}
-        self._say(values | {"train/wait_seconds": batch.wait_seconds} | self.probe.values(shared))
+        looked_at = self.probe.values(shared)
+        self._say(values | {"train/wait_seconds": batch.wait_seconds} | looked_at | (self._learned() if looked_at else {}))
         return report
 
     def heed(self, asked: Asked) -> None:
@@ -210,7 +211,7 @@ class Loop:
         speed = self.done / max(seconds, 1e-9)
         ended = self._averaged(best, asked)
         drift = self.start.drift(self.scope) if self.start else {}
-        figures, findings = {**self.best_figures, **drift}, (*self.findings, *told(drift), *self.tracking.findings)
+        figures, findings = {**self.best_figures, **drift, **self._learned()}, (*self.findings, *told(drift), *self.tracking.findings)
         return Outcome(self.done, best, figures, self.stopped_by, seconds, speed, findings, self._first, ended.text, ended.facts)
 
     def close(self) -> None:
@@ -275,6 +276,11 @@ class Loop:
             if not any(event["name"] in ended.events for event in events.read(self.run.folder / "events.jsonl")):
                 self._say(ended.events)
         return ended
+
+    def _learned(self) -> dict[str, float]:
+        """What the loss learned of its terms' shares, as figures."""
+        shares = self.loss.learned() if isinstance(self.loss, LearningLoss) else {}
+        return {f"train/learned_share/{term}": value for term, value in shares.items()}
 
     def _say(self, values: Mapping[str, float]) -> None:
         if self.events is not None:
