@@ -46,7 +46,7 @@ __all__ = [
     "Module", "Needs", "Number", "Outputs", "Part", "PartNeed", "Prediction", "Sample",
     "Sound", "Split", "Tensor", "Text",
     "Rows", "Source", "Modality", "MediaModality", "CellModality", "Augmentation", "Memo", "Preparer", "Family",
-    "Strategy", "Insert", "Loss", "LearningLoss", "TaughtLoss", "Optimizer", "Decision", "Control", "ByRow", "Metric", "Check", "Predictor", "Task",
+    "Strategy", "Insert", "Loss", "TaughtLoss", "Optimizer", "Decision", "Control", "ByRow", "Metric", "Check", "Predictor", "Task",
     "TaskPreset",
 ]  # fmt: skip
 
@@ -243,13 +243,6 @@ class Loss(Protocol):
 
     def weights(self, batch: Batch) -> Mapping[str, float]: ...
     def sums(self, outputs: Outputs, batch: Batch) -> Mapping[str, Tensor]: ...
-
-
-@runtime_checkable
-class LearningLoss(Protocol):
-    """A loss that learns what multiplies its terms; `learned` gives it by term, told in the events as `train/learned_share/<term>`."""
-
-    def learned(self) -> Mapping[str, float]: ...
 
 
 class Optimizer(Protocol):

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -26,6 +26,13 @@ from multitune.tuning.rules import Clock, Span, resolve, spans
 
 BatchNorm = Literal["eval", "moving"]
 LOSS = "loss"  # what a loss's own parameters are called by: loss.uncertainty.label
+
+
+@runtime_checkable
+class LearningLoss(Protocol):
+    """A loss that learns what multiplies its terms; `learned` gives it by term, told in the events as `train/learned_share/<term>`."""
+
+    def learned(self) -> Mapping[str, float]: ...
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,10 +22,11 @@ from torch.nn import functional
 
 from multitune.core import catalog
 from multitune.core.errors import RecipeError, did_you_mean, one_of
-from multitune.core.protocols import AnswerNeed, Batch, LearningLoss, Loss, Needs, Outputs, Tensor
+from multitune.core.protocols import AnswerNeed, Batch, Loss, Needs, Outputs, Tensor
 from multitune.core.randomness import derive
 from multitune.core.recipe import Component
 from multitune.tuning.losses._answers import ADVICE, check_answers
+from multitune.tuning.scope import LearningLoss
 
 TAUGHT = ("category", "labels", "number")
 

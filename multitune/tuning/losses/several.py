@@ -77,7 +77,7 @@ class Several(nn.Module):
     def learned(self) -> Mapping[str, float]:
         """What multiplies each answer's loss as learned so far; empty where the shares are fixed."""
         found = dict(self.uncertainty.named_parameters())
-        return {name: self._factors[name] * math.exp(-float(found[child(name)])) for name in self.terms} if found else {}
+        return {name: self._factors[name] * math.exp(-float(found[child(name)].detach())) for name in self.terms} if found else {}
 
     def weights(self, batch: Batch) -> Mapping[str, float]:
         """Each answer's weight, as its own loss has it."""

@@ -127,7 +127,7 @@ def test_what_was_learned_is_told_step_by_step_and_among_the_figures(tmp_path: P
     outcome = fit(family, tmp_path, loss=loss, statistics_every=4)
     told = {event["step"]: event["value"] for event in events.read(tmp_path / "events.jsonl") if event["name"] == f"{SHARE}/kind"}
     assert list(told) == [1, 2, 3, 4, 8]
-    assert outcome.figures[f"{SHARE}/kind"] == told[8] == math.exp(-float(dict(loss.named_parameters())["uncertainty.kind"])) != 1
+    assert outcome.figures[f"{SHARE}/kind"] == told[8] == math.exp(-dict(loss.named_parameters())["uncertainty.kind"].item()) != 1
 
 
 def test_fixed_shares_are_not_told_as_learned(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from multitune.core.errors import StateError, Stopped
 from multitune.core.finding import Finding, Severity
 from multitune.core.ledger import Ledger
 from multitune.core.plan import Plan
-from multitune.core.protocols import Control, LearningLoss, Loss
+from multitune.core.protocols import Control, Loss
 from multitune.core.rundir import RunDir
 from multitune.tuning import checkpoint, events, optimizer
 from multitune.tuning.averaging import Averaging, Ended
@@ -27,7 +27,7 @@ from multitune.tuning.plan.regularising import regulariser, regularisers_of
 from multitune.tuning.ranks import Ranks, put
 from multitune.tuning.regularisers.start import told
 from multitune.tuning.schedule import Schedule
-from multitune.tuning.scope import Scope
+from multitune.tuning.scope import LearningLoss, Scope
 from multitune.tuning.signals import Asked, Interrupted
 from multitune.tuning.step import Report, Step
 
