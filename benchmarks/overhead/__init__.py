@@ -1,9 +1,9 @@
 """What a step costs beside the model: one of about 10,000 parameters, trained by us and by HF Trainer, steps per second side by side.
 
-Both train the very same torch module (a text transformer of one block with its head, made from one seed), on the same rows, in the same batches
-of 8, by fused AdamW, with a linear schedule and clipping. The peer has its rows tokenized and padded beforehand, as tensors. Seconds are those between
-step `FROM` and the last, so no side's start counts. `agree`: before any step, both give the same loss and the same gradient's norm for the
-same rows, to 1e-5. Ours also writes every step into `events.jsonl`, as any run does.
+Both train the very same torch module (a text transformer of one block and its head, made from one seed), on the same rows, in batches of 8,
+by fused AdamW, with a linear schedule and clipping. The peer has its rows tokenized and padded beforehand, as tensors. Seconds are those
+between step `FROM` and the last, so no side's start counts. `agree`: before any step, both give the same loss and the same gradient's norm
+for the same rows, to 1e-5. Ours also writes every step into `events.jsonl`, as any run does.
 """
 
 from __future__ import annotations
@@ -106,6 +106,7 @@ def recipe(rows: Path, steps: int) -> dict[str, Any]:
             "workers": 0,
             "device": "cpu",
             "threads": 1,
+            "evaluate_every": steps,
         },
         "evaluate": {"intervals": 0, "baselines": False, "ablations": False},
     }

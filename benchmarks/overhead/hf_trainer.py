@@ -24,7 +24,8 @@ class Plain(nn.Module):
 
     def __init__(self, family: Any) -> None:
         super().__init__()
-        self.tower, self.norm, self.mix, self.head = family.tower["text"], family.fusion.norm["text"], family.fusion.mix, family.head["label"]
+        self.tower, self.norm = family.tower["text"], family.fusion.norm["text"]
+        self.mix, self.head = family.fusion.mix, family.head["label"]
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """The loss and the logits."""

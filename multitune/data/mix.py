@@ -43,6 +43,11 @@ class Entry:
         """Its own columns and the joined ones."""
         return (*self.rows.columns, *(name for other in self.joined for name in other.columns))
 
+    @property
+    def all_rows(self) -> tuple[Rows, ...]:
+        """Its own rows and those joined to them."""
+        return (self.rows, *(other.rows for other in self.joined))
+
 
 class Mixed:
     """The rows of all entries, one after the other. With several mixed sources an id is `<source>/<id>`; picklable."""

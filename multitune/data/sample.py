@@ -119,12 +119,16 @@ def placed(text: str, root: Path | None) -> Media:
     place = os.path.abspath(os.path.join(root, text)) if root is not None else os.path.abspath(text)
     if ".." in text and root is not None and not os.path.isabs(text) and Path(os.path.abspath(root)) not in Path(place).parents:
         raise ValueError("is a path that leaves the table's folder; give an absolute path, or move the file")
+    return Media(key=file_key(place), path=Path(place))  # one that is not there is told by the decode gate
+
+
+def file_key(place: str) -> str:
+    """What a file on the disk is known by: its path, and its size, time stamp and inode, where it is there."""
     try:
         status = os.stat(place)
-        key = f"{place}|{status.st_size}|{status.st_mtime_ns}|{status.st_ino}"
     except (OSError, ValueError):
-        key = place  # the decode gate says that it is not there
-    return Media(key=key, path=Path(place))
+        return place
+    return f"{place}|{status.st_size}|{status.st_mtime_ns}|{status.st_ino}"
 
 
 def _span(mapping: Mapping[str, Any]) -> tuple[float, float] | None:

@@ -15,10 +15,11 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import islice
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -28,8 +29,9 @@ from multitune.core.errors import Fault, HungError, UserError
 from multitune.core.ledger import Fate
 from multitune.core.protocols import Augmentation, Batch, Media, Part, Preparer, Sample
 from multitune.core.randomness import generator
-from multitune.data.batch import contents
+from multitune.data.batch import Kept, Ready, contents
 from multitune.data.decode import BadPart, View, opened, read_as
+from multitune.data.manifest import Manifest
 from multitune.data.order import Task
 from multitune.data.split import Examples
 
@@ -93,6 +95,13 @@ class Made:
     error: UserError | None = None
 
 
+@runtime_checkable
+class Repeats(Protocol):
+    """A preparer that makes the same row of the same sample, whenever it is asked."""
+
+    repeats: ClassVar[bool]
+
+
 @dataclass(frozen=True)
 class Work:
     """All that a process must know to make any micro-batch; picklable.
@@ -112,6 +121,16 @@ class Work:
     told: Mapping[str, str] = field(default_factory=dict)
     held: Memo | None = None
 
+    @cached_property
+    def kept(self) -> Kept | None:
+        """Rows that were prepared before; None where a row may be another when it is read again: augmented, or not of a table."""
+        tables = all(isinstance(rows, Manifest) for entry in self.examples.mixed.entries for rows in entry.all_rows)
+        repeats = tables and not self.augment and isinstance(self.preparer, Repeats)
+        return Kept(_size) if repeats and self.memo_bytes else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "kept"}
+
     def make(self, task: Task, memo: Memo) -> Made:
         """The batch of a task; a row that cannot be read is left out and noted."""
         rows: list[Mapping[str, Any]] = []
@@ -129,6 +148,9 @@ class Work:
 
     def _row(self, place: int, epoch: int, memo: Memo, notes: list[Note]) -> tuple[Sample, Mapping[str, Any]] | None:
         """The sample in a place and its row; None, and a note, where it cannot be read. What left a note is not remembered."""
+        plain = self.kept if self.held is None else None
+        if plain is not None and (known := plain.get(place)) is not None:
+            return known.sample, known.row
         told: list[Note] = []
 
         def make() -> tuple[Sample, Mapping[str, Any]] | None:
@@ -144,6 +166,8 @@ class Work:
                 told.clear()
                 made = make()
         notes += told
+        if plain is not None and made is not None and not told:
+            plain.put(place, Ready(*made))
         return made
 
     def augmented(self, sample: Sample, epoch: int, memo: Memo) -> Sample:

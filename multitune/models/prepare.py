@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -34,6 +34,7 @@ class TowerPreparer:
 
     signals: Mapping[str, Signal]
     needs: Needs
+    repeats: ClassVar[bool] = True
 
     def prepare(self, sample: Sample, memo: Memo) -> Mapping[str, Any]:
         """Decode and prepare each part that is there.

@@ -175,11 +175,11 @@ class TextSignal:
         """Padded on the right to the longest row, rounded up to a multiple of 8 within the limit."""
         length = max(self.bucket(row)[0] for row in rows)
         names = rows[0]["names"]
-        made = {name: torch.full((len(rows), length), self._filler(name), dtype=torch.int64) for name in names}
+        made = {name: np.full((len(rows), length), self._filler(name), dtype=np.int64) for name in names}
         for position, row in enumerate(rows):
             for name, values in row["names"].items():
-                made[name][position, : len(values)] = torch.from_numpy(values)
-        return made
+                made[name][position, : len(values)] = values
+        return {name: torch.from_numpy(array) for name, array in made.items()}
 
     def bucket(self, row: Row) -> tuple[int, ...]:
         """The length, rounded up to a multiple of 8 within the limit; always the limit for a tower that is told of no padding."""

@@ -74,7 +74,8 @@ class Scope:
     blocks: tuple[str, ...] = ()
     clock: Clock = field(default_factory=Clock)
     step: int = 0
-    _entered: frozenset[str] | None = None
+    _entered: list[Entry] | None = None
+    _moving: tuple[range, list[Entry]] = (range(0), [])
 
     @property
     def parameters_moved(self) -> int:
@@ -84,7 +85,12 @@ class Scope:
     def moving(self, step: int) -> list[Entry]:
         """The tensors that move at `step`."""
         moment = self.clock.moment(step)
-        return [entry for entry in self.entries if entry.moves(moment)]
+        if moment not in self._moving[0]:
+            edges = {edge for entry in self.entries for span in entry.spans for edge in (span.start, span.stop)}
+            before, after = [edge for edge in edges if edge <= moment], [edge for edge in edges if edge > moment]
+            now = [entry for entry in self.entries if entry.moves(moment)]
+            self._moving = (range(max(before, default=0), min(after, default=moment + 1)), now)
+        return self._moving[1]
 
     def phase(self, step: int) -> int:
         """The planned start of the phase of `step`: of the stretch in which the same moves at the same rates."""
@@ -118,13 +124,13 @@ class Scope:
     def enter(self, step: int) -> None:
         """Make `step`'s phase true of the model: which tensors take gradients, which modules are in training mode."""
         self.step = step
-        names = frozenset(entry.name for entry in self.moving(step))
-        if names == self._entered:
+        moving = self.moving(step)
+        if moving is self._entered:
             return
-        self._entered = names
+        self._entered = moving
         for parameter in (*self.family.parameters(), *(entry.parameter for entry in self.entries)):
             parameter.requires_grad_(False)
-        for entry in self.moving(step):
+        for entry in moving:
             entry.parameter.requires_grad_(True)
         set_modes(self.family, still=self.batch_norm == "eval")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import math
 import os
 from collections.abc import Mapping
 from io import TextIOWrapper
@@ -29,9 +31,9 @@ class Events:
 
     def write(self, values: Mapping[str, float], *, step: int, seconds: float) -> None:
         """One line for each value."""
+        at = f'{{"step": {step}, "seconds": {round(seconds, 3)!r}, "name": '
         with writing(self._path):
-            for name, value in values.items():
-                self._stream.write(_line({"step": step, "seconds": round(seconds, 3), "name": name, "value": value}) + "\n")
+            self._stream.write("".join([f'{at}{_quoted(name)}, "value": {_number(value)}}}\n' for name, value in values.items()]))
 
     def sync(self) -> None:
         """Put everything written so far on the disk."""
@@ -57,6 +59,19 @@ def read(path: Path) -> list[dict[str, Any]]:
             break
         events.append(event)
     return events
+
+
+@functools.cache
+def _quoted(name: str) -> str:
+    return json.dumps(name, ensure_ascii=False)
+
+
+def _number(value: float) -> str:
+    """A number as `json` writes it.
+
+    Raises: ValueError for one that is not finite.
+    """
+    return repr(value) if type(value) is float and math.isfinite(value) else json.dumps(value, allow_nan=False)
 
 
 def _line(event: Mapping[str, Any]) -> str:

@@ -59,10 +59,11 @@ class CrossEntropy:
         result: dict[str, Tensor] = {}
         for name in self.terms:
             counted = _counted(batch, name)
-            logits = outputs.logits[name][counted].float()  # taken out, not multiplied by zero: a NaN elsewhere cannot leak in
-            truth = batch.answers[name][counted]
+            logits, truth = outputs.logits[name], batch.answers[name]
+            if truth.ndim > 1 or not bool(counted.all()):  # taken out, not multiplied by zero: a NaN elsewhere cannot leak in
+                logits, truth = logits[counted], truth[counted]
             weight = self._weights[name].to(logits.device) if name in self._weights else None
-            result[name] = functional.cross_entropy(logits, truth, weight=weight, reduction="sum", label_smoothing=self._smoothing)
+            result[name] = functional.cross_entropy(logits.float(), truth, weight=weight, reduction="sum", label_smoothing=self._smoothing)
         return result
 
     def _weight(self, name: str, batch: Batch) -> float:

@@ -6,7 +6,9 @@ accumulation count and, on one process, the optimizer never pass through it.
 
 from __future__ import annotations
 
-from contextlib import closing
+import gc
+from collections.abc import Generator
+from contextlib import closing, contextmanager
 from typing import Any
 
 import torch
@@ -65,13 +67,14 @@ class Accelerate:
             loss.to(ranks.device)
         loop = Loop(family, scope, loss, plan, run, ranks, watch, ledger or Ledger(), control or control_of(plan))
         total = scope.total
-        with closing(loop), Asked() as asked, Bar(total=total, done=loop.done, main=ranks.main) as bar:
+        with closing(loop), _unfrozen(), Asked() as asked, Bar(total=total, done=loop.done, main=ranks.main) as bar:
             if loop.done:
                 bar.say(f"went on from {loop.place()}")
             for finding in loop.tracking.findings:
                 bar.say(finding.line())
             loop.look(asked)
             batches = loader.steps(loop.done, total) if loop.done < total and not loop.stopped_by else iter(())
+            gc.freeze()  # what was made so far stays: no collection between two steps looks through it
             for batch in batches:
                 report = loop.step(batch)
                 bar.show(step=loop.done, rate=loop.rate, loss=report.loss)
@@ -81,6 +84,15 @@ class Accelerate:
                 if loop.stopped_by:
                     break
             return loop.finish(asked)
+
+
+@contextmanager
+def _unfrozen() -> Generator[None]:
+    """Afterwards the collector looks at everything again."""
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def processes(device: str = "cpu") -> Ranks:
