@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 
 import numpy as np
@@ -18,6 +18,18 @@ def derive(*names: int | str) -> int:
     """
     text = json.dumps(names, ensure_ascii=True, separators=(",", ":"))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+
+
+def derive_each(*names: int | str, last: Iterable[str]) -> list[int]:
+    """`derive(*names, one)` for each one of `last`, many times faster."""
+    text = json.dumps(names, ensure_ascii=True, separators=(",", ":"))[:-1] + ("," if names else "")
+    begun = hashlib.blake2b(text.encode(), digest_size=8)
+    found: list[int] = []
+    for one in last:
+        drawn = begun.copy()
+        drawn.update(f"{json.dumps(one)}]".encode())
+        found.append(int.from_bytes(drawn.digest(), "big") >> 1)
+    return found
 
 
 def generator(*names: int | str) -> np.random.Generator:

@@ -71,6 +71,12 @@ class Manifest:
         number, offset = self._place(index)
         return str(self._columns[number][self.columns.index(self._id_column)][offset].as_py())
 
+    def ids(self) -> list[str]:
+        """The ids of all rows in order."""
+        if self._numbered:
+            return [f"{self._stem}:{number}" for number in range(1, len(self) + 1)]
+        return [str(cell) for batch in self._batches for cell in batch.column(self._id_column).to_pylist()]
+
     def place(self, index: int) -> str:
         """Where a person finds the row: file and line, and its id where it has one of its own."""
         line = reading.line_of(self.path, reading.FORMATS[self.path.suffix.lower()], index, separator=self._separator)

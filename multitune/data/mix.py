@@ -73,6 +73,14 @@ class Mixed:
         own = entry.rows.id(local)
         return f"{entry.name}/{own}" if self._prefixed else own
 
+    def ids(self, rows: np.ndarray) -> list[str]:
+        """The ids of many rows, in the order in which they are asked for."""
+        every: list[str] = []
+        for entry in self.entries:
+            own = entry.rows.ids() if isinstance(entry.rows, Manifest) else [entry.rows.id(local) for local in range(len(entry.rows))]
+            every += [f"{entry.name}/{one}" for one in own] if self._prefixed else own
+        return every if len(rows) == len(every) and np.array_equal(rows, np.arange(len(every))) else [every[row] for row in rows.tolist()]
+
     def place(self, index: int) -> str:
         """Where a person finds the row, for messages: its file and line, else its source, number and id."""
         entry, local = self.entry(index)
@@ -93,8 +101,11 @@ class Mixed:
 
     def root(self, index: int, column: str) -> Path | None:
         """What relative paths in this column are relative to."""
-        entry, _ = self.entry(index)
-        return next((other.rows.root for other in entry.joined if column in other.columns), entry.rows.root)
+        return _root(self.entry(index)[0], column)
+
+    def roots(self, column: str) -> list[Path | None]:
+        """`root` of each entry's rows."""
+        return [_root(entry, column) for entry in self.entries]
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -136,6 +147,10 @@ class Mixed:
     def ids(self) -> list[str]:
         """All ids in order."""
         return [self.id(index) for index in range(len(self))]
+
+
+def _root(entry: Entry, column: str) -> Path | None:
+    return next((other.rows.root for other in entry.joined if column in other.columns), entry.rows.root)
 
 
 def read(spec: DataSpec) -> Mixed:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from multitune.core.errors import DataError, RecipeError, UserError, did_you_mean, one_of
 from multitune.core.finding import Finding, Severity
 from multitune.core.ledger import Ledger, over_budget
@@ -275,13 +277,20 @@ def _media(aligned: Aligned) -> Iterator[Finding]:
     for name, part in spec.inputs.items():
         kind, column = modality(part.modality, part.options), part.column or name
         paths = [one for one in mixed.paths(column, limit=LOOKED_AT) if one[0] in kept] if kind.media else []
-        lost = [(index, path, cause) for index, path in paths if (cause := absent(path, mixed.root(index, column)))]
+        roots, known = mixed.roots(column), dict[tuple[str, int], str]()
+        sources = np.searchsorted(mixed.starts, [index for index, _ in paths], side="right") - 1
+        for (_, path), source in zip(paths, sources.tolist(), strict=True):  # many rows may name one file
+            if (path, source) not in known:
+                known[path, source] = absent(path, roots[source])
+        causes = [known[path, source] for (_, path), source in zip(paths, sources.tolist(), strict=True)]
+        lost = [(index, path, cause) for (index, path), cause in zip(paths, causes, strict=True) if cause]
         if lost:
             severity = Severity.ERROR if over_budget(len(lost), rows=len(paths), share=spec.max_loss) else Severity.WARNING
             remedy = f"Relative paths begin at the table's folder, or at the source's root; data.max_loss is {spec.max_loss:g}."
             yield _told(aligned, name, "media-absent", severity, lost, len(paths), remedy)
         gone = {index for index, _, _ in lost}
-        odd = [(index, path, cause) for index, path in paths if index not in gone and (cause := misnamed(path, kind))]
+        names = {path: misnamed(path, kind) for path in {path for _, path in paths}}
+        odd = [(index, path, names[path]) for index, path in paths if index not in gone and names[path]]
         if odd:
             yield _told(aligned, name, "media-ending", Severity.WARNING, odd, len(paths), "Check the column, or the part's modality.")
 

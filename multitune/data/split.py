@@ -13,7 +13,7 @@ import numpy as np
 
 from multitune.core.errors import DataError
 from multitune.core.protocols import Sample, Split
-from multitune.core.randomness import derive
+from multitune.core.randomness import derive, derive_each
 from multitune.core.recipe import DataSpec, PartSpec
 from multitune.data.align import Aligned
 from multitune.data.decode import modality
@@ -45,7 +45,7 @@ class Examples:
     @cached_property
     def ids(self) -> list[str]:
         """The ids in order."""
-        return [self.mixed.id(index) for index in self.rows.tolist()]
+        return self.mixed.ids(self.rows)
 
     def sample(self, index: int) -> Sample:
         """The sample in place `index`, its media not opened.
@@ -102,7 +102,7 @@ def split(aligned: Aligned, spec: DataSpec) -> dict[Split, Examples]:
     """
     rows = aligned.kept
     group, groups = _groups(aligned.mixed, spec, rows)
-    ids = [aligned.mixed.id(index) for index in rows.tolist()]
+    ids = aligned.mixed.ids(rows)
     keys = [own or row_id for own, row_id in zip(groups, ids, strict=True)]
     where = _by_column(aligned.mixed, spec, rows) if spec.split.column else _by_hash(aligned.mixed, spec, rows, keys)
     if spec.limit:
@@ -150,7 +150,7 @@ def _by_hash(mixed: Mixed, spec: DataSpec, rows: np.ndarray, keys: Sequence[str]
         raise DataError("data.split", f"leaves nothing for {' and '.join(free)}.", "Give train a share.")
     edges = np.cumsum(shares / shares.sum())
     edges[np.flatnonzero(shares)[-1] :] = 1.0
-    drawn = np.array([derive("split", spec.split.seed, key) for key in keys], dtype=np.float64) / 2.0**63
+    drawn = np.array(derive_each("split", spec.split.seed, last=keys), dtype=np.float64) / 2.0**63
     chosen = np.array([SPLITS.index(name) for name in free])[np.minimum(np.searchsorted(edges, drawn, side="right"), len(free) - 1)]
     for number, name in enumerate(SPLITS):
         chosen[own == name] = number

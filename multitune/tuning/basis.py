@@ -79,14 +79,27 @@ def _stamps(examples: Examples) -> Iterator[tuple[str, str]]:
         if not modality(spec.modality, spec.options).media:
             continue
         column = spec.column or name
-        cells = examples.mixed.column(column)
-        yield name, "".join(_stamp(cells[row], examples.mixed.root(row, column), own) for row in examples.rows.tolist())
+        cells, roots = examples.mixed.column(column), examples.mixed.roots(column)
+        known: dict[tuple[int, str], str] = {}  # many rows may name one file
+
+        def stamp(row: int, source: int) -> str:
+            path = _path(cells[row])
+            if path is None:
+                return "0" * DIGITS  # nothing there, or content that the table's own fingerprint covers
+            found = known.get((source, path))
+            if found is None:
+                found = known[source, path] = _stamp(path, roots[source], own)
+            return found
+
+        yield name, "".join(map(stamp, examples.rows.tolist(), examples.sources.tolist()))
 
 
-def _stamp(cell: Any, root: Path | None, own: str) -> str:
+def _path(cell: Any) -> str | None:
     path = cell.get("path") if isinstance(cell, Mapping) and cell.get("bytes") is None else cell
-    if not isinstance(path, str | Path):
-        return "0" * DIGITS  # nothing there, or content that the table's own fingerprint covers
+    return str(path) if isinstance(path, str | Path) else None
+
+
+def _stamp(path: str, root: Path | None, own: str) -> str:
     place = os.path.abspath(os.path.join(root or "", path))
     try:
         status = os.stat(place)

@@ -46,7 +46,6 @@ def run_line(recipe: Recipe, run: RunDir, started: float, *, told: tuple[Finding
 
 
 def _trained(recipe: Recipe, run: RunDir, ranks: Ranks, ledger: Ledger, started: float, told: tuple[Finding, ...]) -> Result:
-    from multitune.deliver.artifact import save
     from multitune.measure import thresholds
     from multitune.measure.extremes import Extremes
     from multitune.tuning.teaching import Taught
@@ -91,6 +90,8 @@ def _trained(recipe: Recipe, run: RunDir, ranks: Ranks, ledger: Ledger, started:
     line.loader.close()
     training = time.perf_counter() - began
     kept.rest(outcome.best_step)
+    from multitune.deliver.artifact import save  # with all that it takes, which the first step need not wait for
+
     if not ranks.main:
         return Result(ok=True, figures={"steps": float(outcome.step)})
     wanted, extremes = recipe.evaluate, Extremes(planned.data.needs)

@@ -12,7 +12,6 @@ from contextlib import closing, contextmanager
 from typing import Any
 
 import torch
-from accelerate import PartialState
 
 from multitune.core import catalog
 from multitune.core.ledger import Ledger
@@ -23,7 +22,7 @@ from multitune.data.loader import Loader
 from multitune.tuning.engines.accelerate.loop import Loop, Outcome, Watch
 from multitune.tuning.events import Bar
 from multitune.tuning.plan import control_of
-from multitune.tuning.ranks import Ranks
+from multitune.tuning.ranks import Ranks, world_size
 from multitune.tuning.scope import Scope
 from multitune.tuning.signals import Asked
 
@@ -97,12 +96,17 @@ def _unfrozen() -> Generator[None]:
 
 def processes(device: str = "cpu") -> Ranks:
     """This process among those that the launcher started; device: `cpu`, `cuda` or `mps`, for one process as it says."""
-    state = PartialState(cpu=device == "cpu")
-    mine = torch.device(str(state.device) if state.num_processes > 1 else device)
+    rank, world, mine = 0, 1, torch.device(device)
+    if world_size() > 1:
+        from accelerate import PartialState  # one process needs none of it, and would wait for its import
+
+        state = PartialState(cpu=device == "cpu")
+        rank, world = state.process_index, state.num_processes
+        mine = torch.device(str(state.device)) if world > 1 else mine
     if mine.type == "cuda":
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.benchmark = False
-    return Ranks(state.process_index, state.num_processes, mine)
+    return Ranks(rank, world, mine)
 
 
 __all__ = ["Accelerate", "Options", "Outcome", "Watch", "build", "processes"]
