@@ -73,13 +73,13 @@ class Mixed:
         own = entry.rows.id(local)
         return f"{entry.name}/{own}" if self._prefixed else own
 
-    def ids(self, rows: np.ndarray) -> list[str]:
-        """The ids of many rows, in the order in which they are asked for."""
+    def ids(self) -> list[str]:
+        """All ids in order."""
         every: list[str] = []
         for entry in self.entries:
             own = entry.rows.ids() if isinstance(entry.rows, Manifest) else [entry.rows.id(local) for local in range(len(entry.rows))]
             every += [f"{entry.name}/{one}" for one in own] if self._prefixed else own
-        return every if len(rows) == len(every) and np.array_equal(rows, np.arange(len(every))) else [every[row] for row in rows.tolist()]
+        return every
 
     def place(self, index: int) -> str:
         """Where a person finds the row, for messages: its file and line, else its source, number and id."""
@@ -143,10 +143,6 @@ class Mixed:
             found = f'no source has a column "{name}"; there are {", ".join(self.columns)}.'
             separated = [told for entry in self.entries if (told := looks_separated(entry.rows.columns))]
             raise DataError("data", found, separated[0] if separated else did_you_mean(name, self.columns))
-
-    def ids(self) -> list[str]:
-        """All ids in order."""
-        return [self.id(index) for index in range(len(self))]
 
 
 def _root(entry: Entry, column: str) -> Path | None:

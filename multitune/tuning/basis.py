@@ -79,19 +79,21 @@ def _stamps(examples: Examples) -> Iterator[tuple[str, str]]:
         if not modality(spec.modality, spec.options).media:
             continue
         column = spec.column or name
-        cells, roots = examples.mixed.column(column), examples.mixed.roots(column)
-        known: dict[tuple[int, str], str] = {}  # many rows may name one file
+        yield name, "".join(_stamps_of(examples, column, own))
 
-        def stamp(row: int, source: int) -> str:
-            path = _path(cells[row])
-            if path is None:
-                return "0" * DIGITS  # nothing there, or content that the table's own fingerprint covers
-            found = known.get((source, path))
-            if found is None:
-                found = known[source, path] = _stamp(path, roots[source], own)
-            return found
 
-        yield name, "".join(map(stamp, examples.rows.tolist(), examples.sources.tolist()))
+def _stamps_of(examples: Examples, column: str, own: str) -> Iterator[str]:
+    """The stamp of each row's file; a file that many rows name is looked at once."""
+    cells, roots = examples.mixed.column(column), examples.mixed.roots(column)
+    known: dict[tuple[int, str], str] = {}
+    for row, source in zip(examples.rows.tolist(), examples.sources.tolist(), strict=True):
+        path = _path(cells[row])
+        if path is None:
+            yield "0" * DIGITS  # nothing there, or content that the table's own fingerprint covers
+            continue
+        if (source, path) not in known:
+            known[source, path] = _stamp(path, roots[source], own)
+        yield known[source, path]
 
 
 def _path(cell: Any) -> str | None:
