@@ -9,11 +9,10 @@ for the same rows, to 1e-5. Ours also writes every step into `events.jsonl`, as 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.beside import Found, Section, Side, Wanted, answers, cleared, judged, machine, ratio, table, tell, versions
+from benchmarks.beside import Found, Side, Wanted, answers, cleared, judged, machine, median, ratio, table, tell
 from multitune.core.randomness import generator
 
 OURS, PEER = "multitune", "hf-trainer"
@@ -50,23 +49,12 @@ def summary(found: Found) -> dict[str, float]:
     apart = max(abs(ours[name] - theirs[name]) / abs(theirs[name]) for name in ("first_loss", "first_norm"))
     return {
         "speedup": ratio(found, "seconds_per_step", PEER, OURS),
-        "steps_per_second": 1 / ratio_of(found, OURS),
-        "steps_per_second_peer": 1 / ratio_of(found, PEER),
+        "steps_per_second": 1 / median(found[OURS], "seconds_per_step"),
+        "steps_per_second_peer": 1 / median(found[PEER], "seconds_per_step"),
         "parameters": float(ours["parameters"]),
         "apart": apart,
         "agree": float(apart <= TOLERANCE and ours["parameters"] == theirs["parameters"]),
     }
-
-
-def ratio_of(found: Found, side: str) -> float:
-    """The median seconds of a side's step."""
-    values = sorted(float(answer["seconds_per_step"]) for answer in found[side])
-    return values[len(values) // 2]
-
-
-def section(figures: Mapping[str, float], lines: tuple[str, ...], *, date: str) -> Section:
-    """What RESULTS.md keeps."""
-    return Section(f"`overhead`, {date}", (versions(), "", machine(), "", *lines))
 
 
 def made(number: int) -> list[dict[str, str]]:
