@@ -1,7 +1,7 @@
 """From the start of the process to the end of the first optimizer step, on 100,000 rows that name 64 pictures.
 
-Three programs do the same: read a table, find a class for every row, make a ViT of four blocks from its config with a fresh head, and take one
-step on 32 rows, each in its own order. `bare` is torch and Transformers by hand and checks nothing. `hf-trainer` is the guide's script. Ours
+Three programs do the same: read a table, find a class for every row, make a ViT of four blocks from its config with a new head, take one
+step on 32 rows, each in its own order. `bare` is torch and Transformers by hand and checks nothing; `hf-trainer` is the guide. Ours
 makes its whole plan, and checks every row and file. A table that we read before is kept between runs: a first time stands in `first`.
 """
 
