@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -65,6 +65,13 @@ def content(sample: Sample, name: str) -> int:
         array = np.ascontiguousarray(value.wave if isinstance(value, Sound) else value)
         said = hashlib.blake2b(array.tobytes(), digest_size=16).hexdigest()
     return derive("content", part.modality, said, repr(part.span))
+
+
+@runtime_checkable
+class Repeats(Protocol):
+    """A preparer that makes the same row of the same sample, whenever it is asked."""
+
+    repeats: ClassVar[bool]
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from functools import cached_property
 from itertools import islice
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ from multitune.core.errors import Fault, HungError, UserError
 from multitune.core.ledger import Fate
 from multitune.core.protocols import Augmentation, Batch, Media, Part, Preparer, Sample
 from multitune.core.randomness import generator
-from multitune.data.batch import Kept, Ready, contents
+from multitune.data.batch import Kept, Ready, Repeats, contents
 from multitune.data.decode import BadPart, View, opened, read_as
 from multitune.data.manifest import Manifest
 from multitune.data.order import Task
@@ -93,13 +93,6 @@ class Made:
     batch: Batch | None
     notes: tuple[Note, ...] = ()
     error: UserError | None = None
-
-
-@runtime_checkable
-class Repeats(Protocol):
-    """A preparer that makes the same row of the same sample, whenever it is asked."""
-
-    repeats: ClassVar[bool]
 
 
 @dataclass(frozen=True)
