@@ -111,7 +111,7 @@ def _bits(artifact: Path, figures: Mapping[str, float]) -> str:
 
 def _is_time(name: str) -> bool:
     """Whether a figure is a time or a rate (`seconds`, `train/steps_per_second`), or tells what was stored before."""
-    return name.startswith("features/") or not {"second", "seconds"}.isdisjoint(name.rpartition("/")[2].split("_"))
+    return name.startswith(("features/", "teacher/")) or not {"second", "seconds"}.isdisjoint(name.rpartition("/")[2].split("_"))
 
 
 def _killed(options: Options, folder: Path, steps: int, number: int) -> tuple[int, int]:

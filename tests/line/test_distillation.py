@@ -21,6 +21,7 @@ from multitune.core.recipe import make_recipe
 from multitune.data.plan import outline
 from multitune.deliver import sealing
 from multitune.deliver.artifact import open_artifact
+from multitune.verbs.train.teaching import Teacher
 from tests.line.lines import TRAIN, bits, recipe
 from tests.line.test_goes_on import ended
 
@@ -104,6 +105,33 @@ def test_a_table_that_was_changed_meanwhile_is_refused_and_one_that_is_gone_is_m
     path.unlink()
     multitune.train(made, run=tmp_path / "run")
     assert bits(tmp_path / "run") == bits(student)
+
+
+def test_another_run_of_the_same_teacher_and_rows_asks_it_nothing(
+    teacher: Path, student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = {"features": {"store": "auto", "folder": str(tmp_path / "store")}}
+    first = multitune.train(classifies(taught(teacher, features="cosine"), **kept), run=tmp_path / "first")
+    rows = len(json.loads((tmp_path / "first" / "teacher" / "teacher.json").read_text("utf-8"))["ids"])
+    assert (first.figures["teacher/hits"], first.figures["teacher/asked"]) == (0, rows)
+    monkeypatch.setattr(Teacher, "says", None)
+    monkeypatch.setattr(Teacher, "family", None)
+    again = multitune.train(classifies(taught(teacher, features="cosine", temperature=3), **kept), run=tmp_path / "again")
+    assert (again.figures["teacher/hits"], again.figures["teacher/asked"]) == (rows, 0)
+    tables = [load_file(run / "teacher" / "table.safetensors") for run in (student, tmp_path / "first", tmp_path / "again")]
+    assert all(torch.equal(tables[0][name], table[name]) for table in tables[1:] for name in tables[0])
+
+
+def test_a_damaged_word_of_the_teacher_is_asked_for_again_and_another_teacher_says_its_own(teacher: Path, tmp_path: Path) -> None:
+    kept = {"features": {"store": "auto", "folder": str(tmp_path / "store")}}
+    first = multitune.train(classifies(taught(teacher), **kept), run=tmp_path / "first")
+    (shard,) = (path for path in (tmp_path / "store").glob("*/*.safetensors"))
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+    multitune.train(classifies(seed=5), run=tmp_path / "teacher")
+    other = multitune.train(classifies(taught(tmp_path / "teacher"), **kept), run=tmp_path / "other")
+    again = multitune.train(classifies(taught(teacher), **kept) | {"seed": 3}, run=tmp_path / "again")
+    assert first.figures["teacher/asked"] == other.figures["teacher/asked"] == again.figures["teacher/asked"] > 0
+    assert "shard-damaged" in {finding.code for finding in again.findings}
 
 
 def test_the_plan_names_the_teacher_and_its_proof_asks_it(teacher: Path) -> None:

@@ -9,7 +9,7 @@ the run's folder and read back from there, so a run that goes on has the same nu
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from multitune.core import store
 from multitune.core.errors import RunError
+from multitune.core.finding import Finding
 from multitune.core.protocols import Batch
 from multitune.core.rundir import RunDir, write_atomic
 from multitune.data.loader import StepBatches
@@ -37,10 +38,15 @@ class Steps(Protocol):
 
 @dataclass(frozen=True)
 class Table:
-    """ids: of its rows, in order. columns: `answer/<name>` and `feature/<part>`, (rows, ...)."""
+    """ids: of its rows, in order. columns: `answer/<name>` and `feature/<part>`, (rows, ...).
+
+    counts: figures of how it came about (`teacher/hits`, `teacher/asked`); findings: what went wrong with keeping it for others.
+    """
 
     ids: tuple[str, ...]
     columns: Mapping[str, Tensor]
+    counts: Mapping[str, float] = field(default_factory=dict[str, float])
+    findings: tuple[Finding, ...] = ()
 
     def joined(self, batch: Batch) -> Batch:
         """The batch with what the teacher said of its rows; zeros, and `there` false, of those that the teacher could not read."""

@@ -18,7 +18,7 @@ from multitune.verbs.plan import Planned, make_plan
 from multitune.verbs.train.keeping import obey, on_this_machine, write_plan
 from multitune.verbs.train.line import Line, prove_cuts
 from multitune.verbs.train.page import PAGE, write_page
-from multitune.verbs.train.storing import keep
+from multitune.verbs.train.storing import folder_of, keep
 
 if TYPE_CHECKING:
     from multitune.data.split import Examples
@@ -73,8 +73,7 @@ def _trained(recipe: Recipe, run: RunDir, ranks: Ranks, ledger: Ledger, started:
         return proven, _untuned(recipe, run, lambda: judge.untuned(predictor(), examples["test"]))
 
     proven, untuned = ranks.on_main(before) or ((), {})
-    needs, examples_of = planned.data.needs, examples["train"]
-    taught = teaching.tabled(line.loss, needs, examples_of, run, ranks)
+    taught = teaching.tabled(line, run, ranks, folder_of(line) if recipe.features.store != "off" else None)
     engine = catalog.find("engine", recipe.train.engine.name, recipe.train.engine.options, where="train.engine").build()
     with kept.fitting() as steps:
         outcome = engine.fit(
@@ -113,11 +112,12 @@ def _trained(recipe: Recipe, run: RunDir, ranks: Ranks, ledger: Ledger, started:
     )
     ledger.seal("end")
     figures = {**outcome.figures, **report.figures, "steps": float(outcome.step), "seconds": time.perf_counter() - started}
-    figures |= {"train/seconds": training} | kept.figures()
+    figures |= {"train/seconds": training} | kept.figures() | (taught.counts if taught is not None else {})
     figures |= {"parameters_moved": float(line.scope.parameters_moved), **{f"rows_{fate}": float(n) for fate, n in ledger.counts().items()}}
     known = {finding.where for finding in planned.plan.findings if finding.code == "few-rows"}  # the plan says it already
     measured_ones = (one for one in report.findings if one.code != "small-split" or f"data.split.{one.where}" not in known)
-    findings = (*told, *planned.plan.findings, *proven, *kept.told, *outcome.findings, *measured_ones)
+    asked = taught.findings if taught is not None else ()
+    findings = (*told, *planned.plan.findings, *proven, *kept.told, *asked, *outcome.findings, *measured_ones)
     write_page(
         run, planned.plan, outcome=outcome, report=report, findings=findings, ledger=ledger, extremes=extremes, seconds=figures["seconds"]
     )

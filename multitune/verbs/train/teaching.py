@@ -41,6 +41,8 @@ from multitune.models.load import TowerSpec, Weights, load_tower
 from multitune.models.predictor import Predictor, answered
 from multitune.tuning.ranks import Ranks
 from multitune.tuning.teaching import Table, keep, kept
+from multitune.verbs.train.line import Line
+from multitune.verbs.train.said import Said
 
 WHERE = "loss.teacher"
 CHUNK = 512
@@ -116,27 +118,39 @@ def opened(loss: TaughtLoss, needs: Needs) -> Teacher:
     return teacher
 
 
-def table(loss: object, needs: Needs, examples: Examples, run: RunDir, device: torch.device) -> Table | None:
+def table(line: Line, run: RunDir, device: torch.device, root: Path | None) -> Table | None:
     """What the teacher says of every row, from the run's folder, or asked and kept there; None for a loss without a teacher.
 
+    root: the store in which its words are looked for and kept, if one is used.
     Raises: RunError for a table that is not what was written; RecipeError for a teacher that does not give what is asked.
     """
+    loss, needs, examples = line.loss, line.planned.data.needs, line.planned.data.examples["train"]
     if not isinstance(loss, TaughtLoss) or not _asks(loss):
         return None
     teacher = opened(loss, needs)
     asked = {"teacher": teacher.identity, "answers": loss.taught_answers, "parts": loss.taught_parts, "rows": examples.ids}
     rests_on = store.key(asked)
     found = kept(run, rests_on)
-    if found is None:
-        teacher.family.to(device)
-        found = keep(run, ask(teacher, loss, needs, examples, range(len(examples))), rests_on)
-    return found
+    if found is not None:
+        return replace(found, counts={"teacher/hits": float(len(found.ids)), "teacher/asked": 0.0})
+    torch.set_num_threads(line.planned.plan["train.threads"])
+    said = _said(teacher, loss, needs, device, root)
+    made = ask(teacher, loss, needs, examples, range(len(examples)), said=said, device=device)
+    return replace(keep(run, made, rests_on), counts=said.counts.figures(), findings=tuple(said.counts.findings))
 
 
-def tabled(loss: object, needs: Needs, examples: Examples, run: RunDir, ranks: Ranks) -> Table | None:
+def _said(teacher: Teacher, loss: TaughtLoss, needs: Needs, device: torch.device, root: Path | None) -> Said:
+    if root is None:
+        return Said(tuple(teacher.needs.parts), ())
+    wanted = Needs({}, {name: needs.answers[name] for name in loss.taught_answers})
+    own = teacher.needs
+    return Said.open(root, teacher=teacher.identity, name=teacher.name, needs=own, asked=wanted, parts=loss.taught_parts, device=device)
+
+
+def tabled(line: Line, run: RunDir, ranks: Ranks, root: Path | None) -> Table | None:
     """`table` on every rank: the main one makes it, the others read it."""
-    ranks.on_main(lambda: table(loss, needs, examples, run, ranks.device))
-    return table(loss, needs, examples, run, ranks.device)
+    made = ranks.on_main(lambda: table(line, run, ranks.device, root))
+    return made if ranks.main else table(line, run, ranks.device, None)
 
 
 def of_batch(loss: object, needs: Needs, examples: Examples, batch: Batch) -> Batch:
@@ -148,28 +162,52 @@ def of_batch(loss: object, needs: Needs, examples: Examples, batch: Batch) -> Ba
     return ask(opened(loss, needs), loss, needs, examples, places).joined(batch)
 
 
-def ask(teacher: Teacher, loss: TaughtLoss, needs: Needs, examples: Examples, places: Sequence[int]) -> Table:
-    """What the teacher says of rows.
+def ask(
+    teacher: Teacher,
+    loss: TaughtLoss,
+    needs: Needs,
+    examples: Examples,
+    places: Sequence[int],
+    *,
+    said: Said | None = None,
+    device: torch.device | None = None,
+) -> Table:
+    """What the teacher says of rows; of those that it was asked about before, what it said.
 
     Raises: RecipeError where it gives no vector of a part, or can read no row; DataError where two rows have one id.
     """
     if len(set(examples.ids)) != len(examples.ids):
         raise DataError(WHERE, "two rows of train have the same id, and what a teacher says is joined by it.", "Give each row its own.")
-    ids: list[str] = []
-    columns: dict[str, list[torch.Tensor]] = {}
+    said = said or Said(tuple(teacher.needs.parts), ())
+    rows: dict[str, Mapping[str, torch.Tensor]] = {}
     for start in range(0, len(places), CHUNK):
         samples = [one for place in places[start : start + CHUNK] if (one := _read(examples, place)) is not None]
-        said = teacher.says(samples, vectors=False) if loss.taught_answers else {}
-        seen = teacher.says(samples, vectors=True) if loss.taught_parts else said
-        for place in sorted((said or seen).keys() & seen.keys()):
-            ids.append(samples[place].id)
-            for name in loss.taught_answers:
-                columns.setdefault(f"answer/{name}", []).append(_number(said[place].answers[name], needs.answers[name]))
-            for part in loss.taught_parts:
-                columns.setdefault(f"feature/{part}", []).append(_vector(seen[place].answers.get(part), part))
-    if not ids:
+        contents = [said.content(one) for one in samples]
+        known = {one.id: row for one, content in zip(samples, contents, strict=True) if (row := said.before(content)) is not None}
+        new = {one.id: (content, one) for one, content in zip(samples, contents, strict=True) if one.id not in known}
+        if new and device is not None:
+            teacher.family.to(device)
+        said.counts.asked += len(new)
+        told = _told(teacher, loss, needs, [one for _, one in new.values()]) if new else {}
+        said.keep({new[id][0]: (new[id][1], row) for id, row in told.items() if new[id][0]})
+        both = {**known, **told}
+        rows |= {one.id: both[one.id] for one in samples if one.id in both}
+    if not rows:
         raise RecipeError(WHERE, f"{teacher.name} can read none of the rows.", "Choose another, or look at a row with `multitune predict`.")
-    return Table(tuple(ids), {name: torch.stack(_even(rows)) for name, rows in columns.items()})
+    names = next(iter(rows.values()))
+    return Table(tuple(rows), {name: torch.stack(_even([row[name] for row in rows.values()])) for name in names})
+
+
+def _told(teacher: Teacher, loss: TaughtLoss, needs: Needs, samples: Sequence[Sample]) -> dict[str, Mapping[str, torch.Tensor]]:
+    """Id -> column -> what the teacher says now of these rows; those that it cannot read are left out."""
+    said = teacher.says(samples, vectors=False) if loss.taught_answers else {}
+    seen = teacher.says(samples, vectors=True) if loss.taught_parts else said
+    made: dict[str, Mapping[str, torch.Tensor]] = {}
+    for place in sorted((said or seen).keys() & seen.keys()):
+        answers = {f"answer/{name}": _number(said[place].answers[name], needs.answers[name]) for name in loss.taught_answers}
+        vectors = {f"feature/{part}": _vector(seen[place].answers.get(part), part) for part in loss.taught_parts}
+        made[samples[place].id] = answers | vectors
+    return made
 
 
 def _asks(loss: TaughtLoss) -> bool:
