@@ -164,7 +164,7 @@ def relabelled(teacher: Path, folder: Path, labels: list[str]) -> Path:
 REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "answer": ({}, {"parts": {"image": "image", "audio": "audio", "agree": "category"}, "answers": ["agree"]}, r'does not answer "agree"'),
     "part": ({}, {"parts": {"image": "image", "pairing": "category"}}, r'reads the part "audio"'),
-    "bare": ({"teacher": "tiny/image"}, {}, r"loss\.teacher: .*no artifact"),
+    "bare": ({"teacher": "tiny/image"}, {}, r"loss\.teacher: .*the vector of one part"),
     "nothing": ({"teacher": "no/such/folder"}, {}, r"loss\.teacher: "),
     "share": ({"alpha": 2}, {}, r"alpha"),
     "plain": ({"plain": "contrastive"}, {}, r"loss\.plain: .*pairs"),
