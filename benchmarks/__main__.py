@@ -17,7 +17,7 @@ from multitune.core.result import Result
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark that is named; its figures as lines, with --json as one object in the last line of standard output."""
-    known = sorted({path.stem for path in _found(Path(__file__).parent)})
+    known = sorted({path.stem.replace("_", "-") for path in _found(Path(__file__).parent)})
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Side by side with simpler ways, on the same split.")
     parser.add_argument("name", choices=known, metavar="NAME", help=", ".join(known))
     parser.add_argument("--quick", action="store_true", help="fewer seeds and settings, where the benchmark has a quick form")
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--run", type=Path, default=None, help="the folder that holds the runs; by default runs/benchmark-NAME")
     parser.add_argument("--fresh", action="store_true", help="move earlier runs aside and train anew")
     asked = parser.parse_args(arguments)
-    measure = importlib.import_module(f"benchmarks.{asked.name}").measure
+    measure = importlib.import_module(f"benchmarks.{asked.name.replace('-', '_')}").measure
     more: dict[str, bool] = {}
     for form in ("quick", "again"):
         wanted = bool(getattr(asked, form))

@@ -153,6 +153,7 @@ def turned(folder: Path, **features: Any) -> dict[str, Any]:
     return made | {"features": {"store": "on", "folder": str(folder), "views": 2} | features}
 
 
+@pytest.mark.slow
 def test_fixed_views_of_an_augmented_part_are_kept_and_are_those_of_a_run_without_a_store(tmp_path: Path) -> None:
     result = multitune.train(turned(tmp_path / "store"), run=tmp_path / "run")
     rows = result.figures["features/encoded"]

@@ -81,6 +81,7 @@ def test_a_plan_of_another_request_does_not_touch_a_run(tmp_path: Path) -> None:
     assert {path.name: path.read_bytes() for path in (tmp_path / "run").glob("*.json")} == before
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_other_workers_and_checkpoints_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     multitune.train(small(), run=tmp_path / "whole")
     ended(monkeypatch, tmp_path / "run", small())

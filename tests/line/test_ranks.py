@@ -54,6 +54,7 @@ def test_two_ranks_keep_the_ledger_of_one(runs: Path) -> None:
     assert figures(runs / "two")["rows_quarantined"] == figures(runs / "one")["rows_quarantined"] == len(BAD)
 
 
+@pytest.mark.slow
 def test_a_finished_run_answers_on_two_ranks(runs: Path) -> None:
     before = figures(runs / "two")
     again = trained(runs, "two", ranks=2)

@@ -62,6 +62,7 @@ def test_killed_and_resumed_is_uninterrupted(shape: str, tmp_path: Path) -> None
     assert bits(tmp_path / "killed") == bits(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_picture_replaced_between_a_kill_and_the_resume_is_refused(tmp_path: Path) -> None:
     made = bad_recipe(pictures(tmp_path / "data"))
     made["train"] |= {"steps": 200, "evaluate_every": 200, "checkpoint_every": 1}
@@ -105,7 +106,7 @@ def test_verify_resume_kills_a_run_with_a_plugin_of_a_file_and_finds_the_same_bi
     assert json.loads(done.stdout.splitlines()[-1])["figures"] == {"kills": 1.0, "equal": 1.0, "steps": 12.0}
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 143)])
 def test_a_signal_ends_a_run_after_a_checkpoint_and_the_same_command_goes_on(number: int, code: int, tmp_path: Path) -> None:
     path = written(tmp_path, "embeds", train={**recipe("embeds")["train"], "steps": 40, "evaluate_every": 40, "checkpoint_every": 40})
     run = tmp_path / "run"
@@ -146,7 +147,8 @@ def test_a_second_run_in_the_folder_is_refused_before_torch_is_imported(tmp_path
     assert "in use by another run" in second.stderr
 
 
-@pytest.mark.parametrize("shape", ONE_HERE)
+@pytest.mark.slow  # in the quick tests tests/tuning/test_ranks.py and tests/line/test_ranks.py train on two
+@pytest.mark.parametrize("shape", SHAPES)
 def test_two_ranks_are_one(shape: str, tmp_path: Path) -> None:
     path = written(tmp_path, shape)
     one, two = tmp_path / "one", tmp_path / "two"

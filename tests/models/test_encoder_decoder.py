@@ -195,6 +195,7 @@ def test_a_preparer_that_was_pickled_prepares_the_same(family: Family, kind: str
     assert all(torch.equal(made.inputs["encoder"][name], tensor) for name, tensor in expected.inputs["encoder"].items())
 
 
+@pytest.mark.slow
 def test_eight_rows_are_learned_to_the_exact_answers(folders: Folders, kind: str) -> None:
     answers = ["a red star", "no", "x", "a blue ring", "a moon", "two", "a star!", "yes"]
     samples = [row(kind, place, said) for place, said in enumerate(answers)]

@@ -55,6 +55,7 @@ def test_every_file_of_the_artifact_arrives_and_what_was_there_before_goes(made:
     assert "hf download me/model" in shown.stdout
 
 
+@pytest.mark.slow
 def test_a_branch_is_made_where_it_is_named(made: Made, hub: Hub) -> None:
     shown = pushed(made.artifact.folder, hub, "--revision", "v1")
     assert shown.returncode == 0, shown.stderr
