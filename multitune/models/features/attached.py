@@ -52,6 +52,10 @@ class _Replaying:
         with inside(self, batch, self.features_of_run) as given:
             return super().encode(given)  # type: ignore[misc]
 
+    def join(self, features: Features, batch: Batch) -> Outputs:
+        with inside(self, batch, self.features_of_run) as given:
+            return super().join(features, given)  # type: ignore[misc]
+
     def predict(self, batch: Batch, *, generate: Mapping[str, Any]) -> list[Prediction]:
         with inside(self, batch, self.features_of_run) as given:
             return super().predict(given, generate=generate)  # type: ignore[misc]

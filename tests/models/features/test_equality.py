@@ -128,6 +128,18 @@ def test_stored_is_unstored_in_every_gradient(case: tuple[Any, list[str], list[S
     assert same(stored, unstored(features, plainly, rows[:9], names))
 
 
+def test_encoding_and_joining_one_after_the_other_is_one_forward(case: tuple[Any, list[str], list[Sample]], tmp_path: Path) -> None:
+    family, names, rows = case
+    features = opened(family, names, tmp_path / "store")
+    features.fill(rows)
+    batch = prepared(features.preparer(), rows[:9])
+    with features.attached(), torch.no_grad():
+        whole, apart_ = family(batch), family.join(family.encode(batch), batch)
+    for one, other in zip((whole.logits, whole.embeddings), (apart_.logits, apart_.embeddings), strict=True):
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) and bool(one[name].isfinite().all()) for name in one)
+
+
 def unstored(features: Features, batch: Any, rows: Sequence[Sample], names: Sequence[str]) -> Run:
     """The same groups, and nothing written down."""
     family = features.family
