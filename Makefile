@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 # Two processes by default; each test computes with the threads that its plan states.
 WORKERS ?= 2
-TEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+TEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test proof kinds check lint tiny

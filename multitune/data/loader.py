@@ -6,7 +6,7 @@ import copy
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from typing import Any
 
@@ -177,7 +177,7 @@ class Loader:
         read = self.examples.sample(place)
         return self._work.augmented(read, view, self._memo) if self._work.views else read
 
-    def steps(self, start: int, stop: int) -> Iterator[StepBatches]:
+    def steps(self, start: int, stop: int) -> Generator[StepBatches]:
         """Steps `start` up to, not including, `stop`; starting anywhere gives what an uninterrupted run would have had.
 
         Raises: LossBudgetError when too many rows cannot be read; HungError, Fault for workers that hang or die.

@@ -160,7 +160,7 @@ class Work:
                 made = make()
         notes += told
         if plain is not None and made is not None and not told:
-            plain.put(place, Ready(*made))
+            plain.put(place, Ready(made[0], made[1]))
         return made
 
     def augmented(self, sample: Sample, epoch: int, memo: Memo) -> Sample:

@@ -112,12 +112,12 @@ def _trained(recipe: Recipe, run: RunDir, ranks: Ranks, ledger: Ledger, started:
     )
     ledger.seal("end")
     figures = {**outcome.figures, **report.figures, "steps": float(outcome.step), "seconds": time.perf_counter() - started}
-    figures |= {"train/seconds": training} | kept.figures() | (taught.counts if taught is not None else {})
+    figures |= {"train/seconds": training, **kept.figures(), **(taught.counts if taught is not None else {})}
     figures |= {"parameters_moved": float(line.scope.parameters_moved), **{f"rows_{fate}": float(n) for fate, n in ledger.counts().items()}}
     known = {finding.where for finding in planned.plan.findings if finding.code == "few-rows"}  # the plan says it already
     measured_ones = (one for one in report.findings if one.code != "small-split" or f"data.split.{one.where}" not in known)
-    asked = taught.findings if taught is not None else ()
-    findings = (*told, *planned.plan.findings, *proven, *kept.told, *asked, *outcome.findings, *measured_ones)
+    heard = taught.findings if taught is not None else ()
+    findings = (*told, *planned.plan.findings, *proven, *kept.told, *heard, *outcome.findings, *measured_ones)
     write_page(
         run, planned.plan, outcome=outcome, report=report, findings=findings, ledger=ledger, extremes=extremes, seconds=figures["seconds"]
     )

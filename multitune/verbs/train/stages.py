@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from multitune.core.finding import Finding
 
@@ -76,7 +76,7 @@ class Stages:
         """Inside, the family reads what the stage that was entered last keeps."""
         from multitune.models.features.attached import attached
 
-        with attached(self._line.family, self._live):
+        with attached(cast("Any", self._line.family), self._live):
             yield
 
     @contextmanager

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from multitune.core.errors import WriteFault
 from multitune.core.finding import Finding, Severity
 from multitune.core.plan import Value
-from multitune.core.protocols import Sample
+from multitune.core.protocols import Sample, Split
 from multitune.core.rundir import RunDir
 from multitune.verbs.train.keeping import beside
 from multitune.verbs.train.line import CUTS, Line, keep_cuts
@@ -173,7 +173,10 @@ def every_sample(line: Line, start: int, stop: int, *, first: bool) -> Iterator[
     splits = line.planned.data.examples
     yield from taken(line.loader, line.loader.first_asked(stop, start=start))
     last = stop >= line.planned.plan["train.steps"]
-    asked = {"valid": evaluations(line, start, stop) > 0, "test": last or (first and line.planned.recipe.evaluate.baselines)}
+    asked: dict[Split, bool] = {
+        "valid": evaluations(line, start, stop) > 0,
+        "test": last or (first and line.planned.recipe.evaluate.baselines),
+    }
     for name, is_asked in asked.items():
         if is_asked and name in splits:
             yield from samples(splits[name], range(len(splits[name])))

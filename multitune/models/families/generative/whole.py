@@ -36,7 +36,7 @@ class Whole(nn.Module):
         known = ends(loaded.module, loaded.processor.tokenizer, where="model.pretrained")
         self._stop = tuple(dict.fromkeys([*known.stop, *preparer.stops()]))
         self._paths = paths_by_part(self, {name: modality(need.modality).towers for name, need in needs.parts.items()})
-        seeing = [name for name, path in self._paths.items() if tokens.modality_of(self.get_submodule(path)) == "image"]
+        seeing = [name for name, path in self._paths.items() if tokens.modality_of(cast("Any", self.get_submodule(path))) == "image"]
         self.preparer = replace(preparer, sight=seeing[0]) if len(seeing) == 1 else preparer
 
     @property
