@@ -48,8 +48,9 @@ def asked(quick: bool) -> Iterator[tuple[str, tuple[str, ...]]]:
     for name in sorted({path.stem for path in places} - {Path(__file__).stem}):
         takes = inspect.signature(importlib.import_module(f"benchmarks.{name}").measure).parameters
         common = ("--quick",) if quick and "quick" in takes else ()
-        yield name, common
-        yield from ((name, (f"--{form}", *common)) for form in FORMS if form in takes)
+        word = name.replace("_", "-")
+        yield word, common
+        yield from ((word, (f"--{form}", *common)) for form in FORMS if form in takes)
 
 
 def _run(run: Path, name: str, forms: Sequence[str]) -> dict[str, object]:

@@ -107,6 +107,7 @@ def test_agreement_is_an_accuracy_no_lower_than_any_and_each_comparison_is_told(
 
 def test_all_asks_every_benchmark_but_itself_and_each_of_its_forms() -> None:
     whole, quick = list(every.asked(False)), list(every.asked(True))
+    assert ("vision-lm", ()) in whole
     assert {"frozen", "partial", "phases", "quality", "digits"} <= {name for name, _ in whole}
     assert "all" not in {name for name, _ in whole}
     assert ("frozen", ("--again",)) in whole
