@@ -123,12 +123,15 @@ def placed(text: str, root: Path | None) -> Media:
 
 
 def file_key(place: str) -> str:
-    """What a file on the disk is known by: its path, and its size, time stamp and inode, where it is there."""
+    """What a file on the disk is known by: its path, and its size, time stamp and inode, where it is there.
+
+    With the time of its last change of any kind, which nobody can set back: a time stamp may be restored after a change.
+    """
     try:
         status = os.stat(place)
     except (OSError, ValueError):
         return place
-    return f"{place}|{status.st_size}|{status.st_mtime_ns}|{status.st_ino}"
+    return f"{place}|{status.st_size}|{status.st_mtime_ns}|{status.st_ctime_ns}|{status.st_ino}"
 
 
 def _span(mapping: Mapping[str, Any]) -> tuple[float, float] | None:

@@ -8,16 +8,18 @@ import os
 import stat
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from multitune.core import store
+from multitune.core.errors import WriteFault
 from multitune.core.protocols import Media, Part, Sound
 from multitune.core.rundir import write_atomic
-from multitune.data.decode import BadPart, View, modality, opened
-from multitune.data.sample import placed
+from multitune.data.decode import BadPart, View, modality, opened, read_as
+from multitune.data.sample import file_key
 
 FRESH_NANOSECONDS = 2_000_000_000  # a file may change again within one tick of its time stamp
 HEX = 64
@@ -40,18 +42,25 @@ class Contents:
         if not isinstance(value, Media):
             return _of_value(part)
         if value.data is not None:
-            return hashlib.sha256(value.data).hexdigest()
-        found = self._known.get(value.key)
-        if found is None:
-            found = self._read(value, modality(part.modality).max_bytes)
-        return found
+            found = hashlib.sha256(value.data).hexdigest()
+        else:
+            found = self._known.get(value.key) or self._read(value, modality(part.modality).max_bytes)
+        if not found or not (part.options or part.span):
+            return found
+        return hashlib.sha256(f"{found}|{read_as(part)}|{part.span}".encode()).hexdigest()  # what else decides what is decoded of it
+
+    def sure(self, part: Part) -> bool:
+        """Whether a part's content is settled by its stamp, if it has one: no file that may have changed again without showing it."""
+        media = _media(part)
+        return media is None or media.path is None or media.key in self._known
 
     def flush(self) -> None:
-        """Write down what was read since the last time. Raises: Fault if the machine does not take it."""
+        """Write down what was read since the last time, where the machine takes it; else the files are read again in another run."""
         if self._new and self._folder is not None:
             lines = "".join(f"{digest} {json.dumps(key)}\n" for key, digest in sorted(self._new.items())).encode()
-            write_atomic(self._folder / f"{hashlib.sha256(lines).hexdigest()[:40]}.txt", lines)
             self._new = {}
+            with suppress(WriteFault):
+                write_atomic(self._folder / f"{hashlib.sha256(lines).hexdigest()[:40]}.txt", lines)
 
     def _read(self, media: Media, max_bytes: int) -> str:
         try:
@@ -63,21 +72,25 @@ class Contents:
             return ""
         if not unchanged(media):
             return ""
-        self._known[media.key] = found
-        if time.time_ns() - status.st_mtime_ns > FRESH_NANOSECONDS:
-            self._new[media.key] = found
+        if time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > FRESH_NANOSECONDS:
+            self._known[media.key] = self._new[media.key] = found
         return found
 
 
 def unchanged(media: Media) -> bool:
     """Whether a file has still the stamp that its key names."""
-    return media.path is None or placed(str(media.path), None).key == media.key
+    return media.path is None or file_key(str(media.path)) == media.key
 
 
 def settled(part: Part) -> bool:
     """Whether the file of a part, if it has one, is still what it was when it was named."""
+    media = _media(part)
+    return media is None or unchanged(media)
+
+
+def _media(part: Part) -> Media | None:
     value = part.value.of.value if isinstance(part.value, View) else part.value
-    return not isinstance(value, Media) or unchanged(value)
+    return value if isinstance(value, Media) else None
 
 
 def remembered(folder: Path) -> Iterator[tuple[str, str]]:

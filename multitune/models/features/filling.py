@@ -17,16 +17,16 @@ from multitune.core.errors import Fault
 from multitune.core.finding import Finding
 from multitune.core.protocols import Memo, Prediction, Sample
 from multitune.core.randomness import derive
-from multitune.data.decode import BadPart
+from multitune.data.decode import BadPart, modality
 from multitune.models.features import shards
 from multitune.models.features.attached import Source, attached
-from multitune.models.features.contents import Contents, settled
-from multitune.models.features.keys import Asked, key_parts
+from multitune.models.features.contents import Contents
+from multitune.models.features.keys import Asked, foreign, key_parts
 from multitune.models.features.preparing import Stand, StoredPreparer
 from multitune.models.features.shards import TYPES, Kept, Space, rounded
 from multitune.models.features.upkeep import MEDIA, used
 from multitune.models.features.ways import content as content_of
-from multitune.models.features.ways import only, ways
+from multitune.models.features.ways import only, still, ways
 from multitune.models.predictor import GROUP_ROWS, Forgetful, Predictor, Row
 from multitune.models.replay import Seam, Stored, encode_rows, probe_rows
 
@@ -176,7 +176,8 @@ def alone(family: Any, sample: Sample, tower: str, memo: Memo) -> Row | None:
 def space_key(family: Any, seam: Seam, *, asked: Asked) -> dict[str, Any]:
     """The parts of the key of a cut's space, with the weights as they are."""
     way = ways(family.preparer)[seam.cut.tower]
-    return key_parts(family, seam, preparing=way.describe(), row=probe_rows(family, 1)[0], asked=asked)
+    plugins = foreign([way, *vars(way).values(), modality(way.modality)])
+    return key_parts(family, seam, preparing=way.describe(), row=probe_rows(family, 1)[0], asked=asked, plugins=plugins)
 
 
 class _Filling:
@@ -214,7 +215,7 @@ class _Filling:
         features, source = self._features, self._source
         made = encode_rows(features.family, source.seam, [row for _, _, row in group])
         for (content, sample, row), stored in zip(group, made, strict=True):
-            if stored is None or not all(map(settled, only(sample, source.stand.parts).parts.values())):
+            if stored is None or not still(sample, source.stand.parts, content, features.contents):
                 continue
             self._made[content] = Kept(stored, source.way.light(row, source.silent))
             self._bytes += stored.num_bytes

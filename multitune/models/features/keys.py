@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Collection, Mapping
+import sys
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedConfig
 
 from multitune.core import store
 from multitune.models.contract import LIBRARIES
@@ -24,6 +26,10 @@ from multitune.models.replay.trees import Layout, Node, Slot, flatten
 
 ROOM = Path(__file__).resolve().parents[1]
 VIEW = "none"  # no augmentation
+KNOWN = ("builtins", "multitune", "torch", "transformers")  # packages whose code or version is in every key
+UNREAD = frozenset(
+    ("_name_or_path", "architectures", "dtype", "id2label", "label2id", "problem_type", "return_dict", "transformers_version", "use_cache")
+)
 
 
 @dataclass(frozen=True)
@@ -34,8 +40,13 @@ class Asked:
     threads: int
 
 
-def key_parts(family: Any, seam: Seam, *, preparing: Mapping[str, Any], row: Row, asked: Asked) -> dict[str, Any]:
-    """The parts of a space's key, for `core.store.key`. preparing: what decides how the part is prepared. row: to run up to the cut."""
+def key_parts(
+    family: Any, seam: Seam, *, preparing: Mapping[str, Any], row: Row, asked: Asked, plugins: Mapping[str, str]
+) -> dict[str, Any]:
+    """The parts of a space's key, for `core.store.key`.
+
+    preparing: what decides how the part is prepared. row: to run up to the cut. plugins: foreign code that prepares it.
+    """
     return {
         "form": 1,
         "cut": seam.cut.path,
@@ -48,13 +59,15 @@ def key_parts(family: Any, seam: Seam, *, preparing: Mapping[str, Any], row: Row
         "attention": _attention(family),
         "threads": asked.threads,
         "device": device_of(family).type,
+        "matmul": torch.get_float32_matmul_precision(),
         "versions": {name: metadata.version(name) for name in ("torch", *LIBRARIES)},
+        "plugins": dict(plugins),
         "code": code_hash(),
     }
 
 
 def weights_under(family: nn.Module, path: str, row: Row) -> str:
-    """The sha256 (hex) of every parameter and buffer that a cut's module depends on, found by running a row up to it.
+    """The sha256 (hex) of every parameter, buffer and setting that a cut's module depends on, found by running a row up to it.
 
     Those of modules that begin before the cut's ends; a tower beside it, of which no gradient of the cut's output is, is left out.
     """
@@ -80,7 +93,31 @@ def weights_under(family: nn.Module, path: str, row: Row) -> str:
         if name.rpartition(".")[0] in under or name in fed:
             digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    digest.update(store.canonical(_settings([family.get_submodule(name) for name in sorted(under)])).encode())
     return digest.hexdigest()
+
+
+def foreign(things: Iterable[object]) -> dict[str, str]:
+    """The code of plug-ins among these, module name -> sha256 (hex) of its file; of ours and of the libraries `versions` tells."""
+    files = {type(one).__module__: sys.modules.get(type(one).__module__) for one in things}
+    places = {name: vars(module).get("__file__") for name, module in files.items() if module is not None}
+    return {name: store.hash_file(Path(place)) for name, place in sorted(places.items()) if place and name.partition(".")[0] not in KNOWN}
+
+
+def _settings(modules: Sequence[nn.Module]) -> list[Any]:
+    """What the configs of modules say beside their weights (an activation, a number of heads, an epsilon), and foreign code of theirs."""
+    configs = {id(config): config for module in modules if isinstance(config := vars(module).get("config"), PreTrainedConfig)}
+    return [*(_stated(config.to_dict()) for config in configs.values()), foreign(modules)]
+
+
+def _stated(value: Any) -> Any:
+    """Settings as plain data, without those that change no value in eval mode."""
+    if isinstance(value, Mapping):
+        named = {str(name): inner for name, inner in cast("Mapping[Any, Any]", value).items()}
+        return {name: _stated(inner) for name, inner in named.items() if name not in UNREAD and "drop" not in name}
+    if isinstance(value, list | tuple):
+        return [_stated(inner) for inner in cast("Sequence[Any]", value)]
+    return value if isinstance(value, str | int | bool | None) else str(value)
 
 
 class _EndedError(Exception):

@@ -35,15 +35,17 @@ class Stand:
 class StoredPreparer:
     """A preparer that takes stored rows for those parts whose features are there, and names them in the batch (`Batch.stored`).
 
-    Picklable: in another process it opens the store for itself, and reads from it.
+    Picklable: in another process it opens the store for itself, and reads those shards of it that were found to hold in this one.
     """
 
     def __init__(self, inner: Preparer, stands: Sequence[Stand], media: Path) -> None:
         self.inner, self.stands, self.media = inner, tuple(stands), media
         self._open: tuple[Contents, Mapping[str, Space]] | None = None
+        self._shards: Mapping[str, frozenset[str]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_open": None}
+        known = {tower: space.names for tower, space in self._open[1].items()} if self._open is not None else self._shards
+        return {**vars(self), "_open": None, "_shards": known}
 
     def share(self, contents: Contents, spaces: Mapping[str, Space]) -> None:
         """Read from these in this process; they grow while rows are encoded."""
@@ -81,7 +83,7 @@ class StoredPreparer:
     def _opened(self) -> tuple[Contents, Mapping[str, Space]]:
         if self._open is None:
             spaces = {stand.tower: Space(stand.folder, stand.type) for stand in self.stands}
-            for space in spaces.values():
-                space.look(verify=False)
+            for tower, space in spaces.items():
+                space.look(verify=False, only=self._shards.get(tower))
             self._open = Contents(self.media), spaces
         return self._open

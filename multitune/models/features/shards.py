@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,11 +57,19 @@ class Space:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def look(self, *, verify: bool) -> list[Finding]:
-        """Take up the shards that are new in the folder. verify: hash them first; one that does not hold is set aside, with a finding."""
+    @property
+    def names(self) -> frozenset[str]:
+        """The shards that were taken up."""
+        return frozenset(self._shards)
+
+    def look(self, *, verify: bool, only: Collection[str] | None = None) -> list[Finding]:
+        """Take up the shards that are new in the folder; only: those of these names.
+
+        verify: hash them first. One that does not hold is set aside, one that cannot be read is passed over, each with a finding.
+        """
         findings: list[Finding] = []
         for path in sorted(self.folder.glob(f"*{SUFFIX}")):
-            if path.name in self._shards:
+            if path.name in self._shards or (only is not None and path.name not in only):
                 continue
             try:
                 if verify and not holds(path):
@@ -69,7 +77,9 @@ class Space:
                 self._take(path)
             except FileNotFoundError:
                 continue  # pruned meanwhile
-            except (SafetensorError, ValueError, KeyError, TypeError, IndexError, OSError) as error:
+            except OSError as error:  # it may hold all the same: for another user, or when the machine is well again
+                findings.append(_damaged(path, f"cannot be read: {error.strerror or error}."))
+            except (SafetensorError, ValueError, KeyError, TypeError, IndexError) as error:
                 findings.append(_set_aside(path, str(error)))
         return findings
 
@@ -176,6 +186,10 @@ def _set_aside(path: Path, why: str) -> Finding:
         path.rename(path.with_name(path.name + DAMAGED))
     except OSError:
         found += " It could not be set aside either."
+    return _damaged(path, found)
+
+
+def _damaged(path: Path, found: str) -> Finding:
     return Finding("shard-damaged", Severity.WARNING, str(path), found, "Its rows are encoded anew.")
 
 
@@ -188,9 +202,9 @@ ABOUT = "space.json"
 
 
 def about(folder: Path, facts: Mapping[str, object]) -> None:
-    """Say in a space's folder what it is of. Raises: Fault if the machine does not take it."""
+    """Say in a space's folder what it is of, unless it says so. Raises: Fault if the machine does not take it."""
     path = folder / ABOUT
-    if not path.is_file():
+    if store.canonical(told(folder)) != store.canonical(facts):
         write_atomic(path, (json.dumps(facts, indent=1, sort_keys=True) + "\n").encode())
 
 

@@ -12,6 +12,7 @@ from multitune.core import store
 from multitune.core.errors import writing
 from multitune.core.finding import Finding, Severity
 from multitune.core.rundir import write_atomic
+from multitune.data.sample import file_key
 from multitune.models.features.contents import whole
 from multitune.models.features.shards import ABOUT, DAMAGED, SUFFIX, Space, spaces, told
 
@@ -97,12 +98,11 @@ def _forgotten(path: Path) -> Iterator[Finding]:
 
 def _is_still(digest: str, key: str) -> bool:
     """Whether a file that has the remembered stamp has the remembered content; one that is gone or has another stamp says nothing."""
-    place = Path(key.rsplit("|", 3)[0])
+    place = key.rsplit("|", 4)[0]
+    if key != file_key(place):
+        return True
     try:
-        status = place.stat()
-        if key != f"{place}|{status.st_size}|{status.st_mtime_ns}|{status.st_ino}":
-            return True
-        return store.hash_file(place) == digest
+        return store.hash_file(Path(place)) == digest
     except OSError:
         return True
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 
 from multitune.core.protocols import Batch, Memo, Part, Preparer, Sample
+from multitune.models.features.contents import Contents, settled
 from multitune.models.predictor import Forgetful
 from multitune.models.prepare import Prepared
 from multitune.models.signals import Signal, Storable
@@ -127,6 +128,12 @@ def content(sample: Sample, parts: Sequence[str], of: Callable[[Part], str]) -> 
         return of(sample.parts[there[0]])
     found = [[name, of(sample.parts[name])] for name in there]
     return hashlib.sha256(json.dumps(found).encode()).hexdigest() if all(digest for _, digest in found) else ""
+
+
+def still(sample: Sample, parts: Sequence[str], known: str, contents: Contents) -> bool:
+    """Whether these parts of a sample still hold what was hashed before they were read; what no stamp can tell of is hashed again."""
+    there = only(sample, parts).parts.values()
+    return all(map(settled, there)) and (all(map(contents.sure, there)) or content(sample, parts, contents.of) == known)
 
 
 def trouble(preparer: Preparer, way: Way, samples: Sequence[Sample], silent: Sequence[str]) -> str:

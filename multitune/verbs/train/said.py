@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,10 +13,10 @@ from torch import Tensor
 from multitune.core import store
 from multitune.core.errors import WriteFault
 from multitune.core.finding import Finding, Severity
-from multitune.core.protocols import Media, Needs, Sample
+from multitune.core.protocols import Needs, Sample
 from multitune.models.contract import LIBRARIES
 from multitune.models.features import shards, upkeep, ways
-from multitune.models.features.contents import Contents, unchanged
+from multitune.models.features.contents import Contents
 from multitune.models.features.keys import code_hash
 from multitune.models.features.shards import Kept, Space
 from multitune.models.predictor import GROUP_ROWS
@@ -97,7 +96,8 @@ class Said:
 
     def keep(self, rows: Mapping[str, tuple[Sample, Row]]) -> None:
         """Write down what it said, by the hash of what it read; of a row whose file changed meanwhile nothing."""
-        made = {content: _kept([row[name] for name in self.columns]) for content, (sample, row) in rows.items() if self._same(sample)}
+        there = {at: row for at, (sample, row) in rows.items() if ways.still(sample, self.parts, at, self.contents)}
+        made = {content: _kept([row[name] for name in self.columns]) for content, row in there.items()}
         try:
             if self.space is not None and made:
                 self.space.write(made)
@@ -111,10 +111,6 @@ class Said:
         self.counts.findings.append(
             Finding("features-not-kept", Severity.WARNING, "loss.teacher", str(fault), "What the teacher says is kept for this run alone.")
         )
-
-    def _same(self, sample: Sample) -> bool:
-        values: list[Any] = [part.value for part in ways.only(sample, self.parts).parts.values()]
-        return all(unchanged(value) for value in values if isinstance(value, Media))
 
 
 def _kept(tensors: Sequence[Tensor]) -> Kept:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,16 +23,14 @@ from tests.models.conftest import write_clip
 from tests.models.test_generative_whole import write_smolvlm
 
 ASKED = Asked("fp32", 1)
-AGES_AGO = 1_600_000_000
 
 
 def picture(folder: Path, name: str, seed: int) -> Part:
-    """A picture in a file that was written long ago."""
+    """A picture in a file."""
     modality = catalog.find("modality", "image").build()
     suffix, data = modality.encode(modality.synthesize(seed))
     path = folder / f"{name}{suffix}"
     path.write_bytes(data)
-    os.utime(path, (AGES_AGO, AGES_AGO))
     return Part("image", placed(str(path), None))
 
 
@@ -51,6 +48,12 @@ def written(folder: Path, count: int = 21) -> list[Sample]:
             )
         )
     return made
+
+
+@pytest.fixture(autouse=True)
+def _long_ago(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of tests were all written just now; here none is so young that its stamp tells nothing."""
+    monkeypatch.setattr("multitune.models.features.contents.FRESH_NANOSECONDS", 0)
 
 
 @pytest.fixture
