@@ -69,6 +69,9 @@ class TrainSpec(Strict):
     engine: Component = Component(name="accelerate")
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     threads: int = Field(default=0, ge=0, description="compute threads; 0: the machine's cores")
+    allocator: Literal["auto", "system"] = Field(
+        default="auto", description="on a CPU with glibc, memory is kept between steps; system: as the C library does by itself"
+    )
     workers: int = Field(default=-1, ge=-1, description="loader processes; 0: the main process; -1: by the machine")
     prefetch: int = Field(default=2, ge=1)
 

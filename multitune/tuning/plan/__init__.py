@@ -15,6 +15,7 @@ from multitune.data.bucketing.outlook import Outlook
 from multitune.models.anatomy import Anatomy
 from multitune.tuning import averaging
 from multitune.tuning.events import tracking
+from multitune.tuning.plan.allocating import allocator_value, set_allocator
 from multitune.tuning.plan.batches import Batches, batch_arithmetic, compute_threads, device_of, loader_workers
 from multitune.tuning.plan.doubts import doubts, refuse, refuse_scalars, refuse_watched
 from multitune.tuning.plan.optimizing import optimizer_plugin, optimizer_values, state_bytes
@@ -140,6 +141,7 @@ def _train(recipe: Recipe, batches: Batches, moves: list[Moves], lengths: Mappin
         "train.engine": Value(train.engine.name, "recipe" if given("engine") else "default"),
         "train.device": Value(device_of(recipe), "machine" if train.device == "auto" else "recipe"),
         "train.threads": Value(compute_threads(train.threads), "recipe" if train.threads else "machine"),
+        "train.allocator": allocator_value(recipe, device=device_of(recipe)),
         "train.workers": Value(loader_workers(recipe), "machine" if train.workers < 0 else "recipe", "speed"),
         **stated("train", train, ("keep", "prefetch"), binds="speed"),
         **(stated("train", train, ("statistics_every",), binds="speed") if given("statistics_every") else {}),
@@ -203,6 +205,7 @@ __all__ = [
     "moving_names",
     "planned_table",
     "plateau_of",
+    "set_allocator",
     "state",
     "statistics_every",
     "tuning_table",

@@ -49,10 +49,11 @@ class Line:
         from multitune.models.load import Weights
         from multitune.models.plan import build_family
         from multitune.tuning import scope as scopes
-        from multitune.tuning.plan import loss_of, planned_table
+        from multitune.tuning.plan import loss_of, planned_table, set_allocator
         from multitune.tuning.plan.regularising import regulariser
 
         recipe, plan = planned.recipe, planned.plan
+        set_allocator(plan)
         family = build_family(recipe, planned.data.needs, Weights("pretrained", seed=recipe.seed))
         anatomy, loss = anatomies.find(family), loss_of(recipe, planned.preset, planned.data.needs)
         scope = scopes.apply(

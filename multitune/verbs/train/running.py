@@ -38,10 +38,11 @@ def run_line(recipe: Recipe, run: RunDir, started: float, *, told: tuple[Finding
     """Train in a folder that is locked, from its last checkpoint or anew. told: findings on what the folder held before."""
     from multitune.tuning.engines.accelerate import processes
     from multitune.tuning.plan import device_of
+    from multitune.tuning.plan.allocating import given_back
 
     ranks = processes(device_of(recipe))
     ledger = _ledger(run, ranks)
-    with ledger.guarded():
+    with given_back(), ledger.guarded():
         return _trained(recipe, run, ranks, ledger, started, told)
 
 
