@@ -19,6 +19,7 @@ from multitune.core.plan import Plan
 from multitune.core.protocols import Augmentation, Batch, Preparer, Sample
 from multitune.core.recipe import Component, PartSpec, Recipe
 from multitune.data.bucketing.grouping import Grouping
+from multitune.data.bucketing.lengths import tightened
 from multitune.data.order import Order, Task
 from multitune.data.split import Examples
 from multitune.data.workers import Memo, Note, Pool, Work, joined, prepared, read_sample, single
@@ -85,7 +86,8 @@ class Loader:
         micro = micro_batch or (0 if grouping is not None and grouping.budget else -(-batch_size // world))
         self._order = order_of(examples, seed=seed, batch_size=batch_size, micro_batch=micro, balance=balance, grouping=grouping)
         steps = {part: tuple(given) for part, given in (augment or {}).items() if given}
-        self._work = Work(examples, preparer, seed, steps, memo_bytes, tuple(compared), views, told or {})
+        self._tight = grouping is not None and grouping.tight
+        self._work = Work(examples, self._tightened(preparer), seed, steps, memo_bytes, tuple(compared), views, told or {})
         self._memo = shared_memo if memo_bytes == MEMO_BYTES else Memo(memo_bytes)
         self._rank, self._world = rank, world
         self._workers, self._prefetch, self._timeout = workers, prefetch, timeout
@@ -95,8 +97,11 @@ class Loader:
     def over(self, preparer: Preparer, *, held: bool = False) -> Loader:
         """The same steps of the same rows, prepared by another. held: its rows are small, and may be remembered."""
         made = copy.copy(self)
-        made._work, made._pool = replace(self._work, preparer=preparer, held=Memo(HELD_BYTES) if held else None), None
+        made._work, made._pool = replace(self._work, preparer=self._tightened(preparer), held=Memo(HELD_BYTES) if held else None), None
         return made
+
+    def _tightened(self, preparer: Preparer) -> Preparer:
+        return tightened(preparer) if self._tight else preparer
 
     @classmethod
     def of(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -13,7 +13,7 @@ from multitune.core.protocols import AnswerNeed, Batch, Media, Memo, Needs, Part
 from multitune.data.bucketing.lengths import Stream
 from multitune.data.decode import BadPart, opened, read_as
 from multitune.models import measuring
-from multitune.models.signals import Row, Signal
+from multitune.models.signals import Row, Signal, TextSignal
 
 NO_CLASS = -100
 
@@ -62,6 +62,11 @@ class TowerPreparer:
     def lengths(self, samples: Sequence[Sample]) -> Mapping[str, Stream]:
         """Part -> how long rows will be, of parts whose length varies."""
         return measuring.streams(self.signals, samples)
+
+    def tight(self) -> TowerPreparer:
+        """The same, padding texts to the longest row and no further."""
+        signals = {name: signal.tight() if isinstance(signal, TextSignal) else signal for name, signal in self.signals.items()}
+        return replace(self, signals=signals)
 
     def describe(self) -> Mapping[str, Any]:
         """Each part's signal, and how each answer is written as a number."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol, cast, runtime_checkable
 
@@ -145,19 +145,16 @@ class ImageSignal:
 
 @dataclass(frozen=True)
 class TextSignal:
-    """Texts: token ids, cut at `limit` tokens."""
+    """Texts: token ids, cut at `limit` tokens and padded to a multiple of `step`."""
 
     tokenizer: Any
     limit: int
     modality: str = "text"
-
-    @property
-    def key(self) -> str:
-        """The tokenizer and the limit."""
-        return self._key
+    step: int = BUCKET
 
     @cached_property
-    def _key(self) -> str:
+    def key(self) -> str:
+        """The tokenizer and the limit."""
         return store.key(dict(self.describe()))
 
     def row(self, value: str) -> Row:
@@ -172,7 +169,7 @@ class TextSignal:
         return {"names": {name: np.asarray(full[name], dtype=np.int64) for name in full}, "cut": cut}
 
     def batch(self, rows: Sequence[Row]) -> dict[str, Tensor]:
-        """Padded on the right to the longest row, rounded up to a multiple of 8 within the limit."""
+        """Padded on the right to the longest row, rounded up within the limit."""
         length = max(self.bucket(row)[0] for row in rows)
         names = rows[0]["names"]
         made = {name: np.full((len(rows), length), self._filler(name), dtype=np.int64) for name in names}
@@ -182,18 +179,18 @@ class TextSignal:
         return {name: torch.from_numpy(array) for name, array in made.items()}
 
     def bucket(self, row: Row) -> tuple[int, ...]:
-        """The length, rounded up to a multiple of 8 within the limit; always the limit for a tower that is told of no padding."""
+        """The length, rounded up to a multiple of `step` within the limit; always the limit for a tower that is told of no padding."""
         length = len(row["names"]["input_ids"])
         if "attention_mask" not in row["names"]:
             return (self.limit, 0)
-        padded = min(-(-length // BUCKET) * BUCKET, self.limit)
+        padded = min(-(-length // self.step) * self.step, self.limit)
         return (padded, int(padded > length))
 
     varies = True
 
     def lengths(self, values: Sequence[str | None]) -> Stream:
         """Of texts."""
-        return measuring.of_texts(values, self.tokenizer, limit=self.limit, bucket=BUCKET)
+        return measuring.of_texts(values, self.tokenizer, limit=self.limit, bucket=self.step)
 
     def light(self, row: Row, silent: Sequence[str]) -> Row:
         """The row itself: ids weigh little."""
@@ -201,17 +198,20 @@ class TextSignal:
 
     def describe(self) -> Mapping[str, Any]:
         """The tokenizer's vocabulary (hashed) and settings."""
-        backend = self.tokenizer.backend_tokenizer.to_str() if self.tokenizer.is_fast else sorted(self.tokenizer.get_vocab().items())
-        return {"processor": type(self.tokenizer).__name__, "vocabulary": store.key({"backend": backend}), "limit": self.limit}
+        words = self.tokenizer.backend_tokenizer.to_str() if self.tokenizer.is_fast else sorted(self.tokenizer.get_vocab().items())
+        made = {"processor": type(self.tokenizer).__name__, "vocabulary": store.key({"backend": words}), "limit": self.limit}
+        return made if self.step == BUCKET else made | {"step": self.step}
+
+    def tight(self) -> TextSignal:
+        """The same, padding to the longest row and no further."""
+        return replace(self, step=1)
 
     def sample(self) -> str:
         """A few words."""
         return "a small red circle"
 
     def _filler(self, name: str) -> int:
-        if name != "input_ids":
-            return 0
-        filler = self.tokenizer.pad_token_id
+        filler = self.tokenizer.pad_token_id if name == "input_ids" else 0
         return int(filler if filler is not None else self.tokenizer.eos_token_id or 0)
 
 

@@ -128,6 +128,36 @@ def test_grouped_rows_have_the_losses_of_ungrouped_ones(fitted: tuple[Any, Outli
     assert all(plain[name] == grouped[name] for name in alike)
 
 
+def test_grouped_rows_are_padded_to_the_longest_and_others_in_the_steps_of_a_budget(fitted: tuple[Any, Outline]) -> None:
+    def lengths(**train: Any) -> list[tuple[int, int]]:
+        masks = [batch.inputs["caption"]["attention_mask"] for step in steps(fitted, **train) for batch in step]
+        return [(mask.shape[1], int(mask.sum(1).max())) for mask in masks]
+
+    assert all(padded == longest for padded, longest in lengths(bucket="auto"))
+    assert any(padded % 8 for padded, _ in lengths(bucket="auto"))
+    for train in ({}, {"batch_tokens": 256}):
+        assert all(padded == min(-(-longest // 8) * 8, 24) for padded, longest in lengths(**train))
+
+
+def test_what_the_plan_expects_of_padding_is_what_an_epoch_has(fitted: tuple[Any, Outline]) -> None:
+    family, data = fitted
+    for train in ({"bucket": "auto"}, {"batch_tokens": 256}):
+        asked = of_texts(texts(90, caption=said), train=train if "batch_tokens" in train else {"batch_size": 8, **train})
+        seen = look(asked, data.examples["train"], family.preparer, over="rows")
+        masks = [batch.inputs["caption"]["attention_mask"] for step in steps(fitted, **train) for batch in step]
+        real, whole = (sum(counted) for counted in zip(*((int(mask.sum()), mask.numel()) for mask in masks), strict=True))
+        assert seen.padding == pytest.approx(1 - real / whole)
+
+
+def test_tight_rows_hold_the_same_tokens_and_say_that_they_are_others() -> None:
+    way = TextSignal(tokenizer(), 24)
+    rows = [way.row(value) for value in map(said, range(9))]
+    wide, tight = way.batch(rows)["input_ids"], way.tight().batch(rows)["input_ids"]
+    assert wide[:, : tight.shape[1]].equal(tight)
+    assert list(way.tight().lengths([said(4)]).padded) == list(way.lengths([said(4)]).real)
+    assert way.describe() != way.tight().describe()
+
+
 def test_sorted_micro_batches_give_the_gradient_of_drawn_ones(fitted: tuple[Any, Outline]) -> None:
     family, data = fitted
     loss = catalog.find("loss", "cross_entropy", {}).build(data.needs)

@@ -24,6 +24,11 @@ class Grouping:
     window: int
     budget: int = 0
 
+    @property
+    def tight(self) -> bool:
+        """Batches are padded to their longest row and no further; those of a budget in the steps in which it was counted."""
+        return not self.budget
+
     def batches(self, order: np.ndarray, *, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
         """The batches of an epoch; order: its places, shuffled. Every place is in one of them, as often as in the order.
 

@@ -41,6 +41,15 @@ class Measuring(Protocol):
         ...
 
 
+@runtime_checkable
+class Tightening(Protocol):
+    """A preparer whose batches may be padded to their longest row and no further."""
+
+    def tight(self) -> Preparer:
+        """The same, so padding."""
+        ...
+
+
 @dataclass(frozen=True)
 class Lengths:
     """The lengths of rows by their place. streams: their names. real, padded: int32 (rows, streams)."""
@@ -53,6 +62,11 @@ class Lengths:
     def digest(self) -> str:
         """Changes with any length."""
         return _digest(self.streams, self.real, self.padded)
+
+
+def tightened(preparer: Preparer) -> Preparer:
+    """The same, padding batches to their longest row and no further, where it can."""
+    return preparer.tight() if isinstance(preparer, Tightening) else preparer
 
 
 def measured(examples: Examples, preparer: Preparer, places: Sequence[int] | None = None) -> Lengths | None:

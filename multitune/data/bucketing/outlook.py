@@ -16,7 +16,7 @@ from multitune.core.randomness import generator
 from multitune.core.recipe import Recipe
 from multitune.core.recipe.bucket import BucketSpec
 from multitune.data.bucketing.grouping import Grouping
-from multitune.data.bucketing.lengths import Lengths, measured
+from multitune.data.bucketing.lengths import Lengths, measured, tightened
 from multitune.data.loader import order_of
 from multitune.data.order import Order
 from multitune.data.split import Examples
@@ -97,7 +97,7 @@ def look(recipe: Recipe, examples: Examples, preparer: Preparer, *, over: Over) 
     if train.batch_tokens and over == "pairs":
         found = "the loss is over pairs: batches of so many tokens would give long rows fewer others to be told from."
         raise RecipeError("train.batch_tokens", found, "Use train.batch_size with train.bucket and a train.micro_batch.")
-    lengths = measured(examples, preparer)
+    lengths = measured(examples, preparer if train.batch_tokens else tightened(preparer))
     if lengths is None:
         where = "train.batch_tokens" if train.batch_tokens else "train.bucket"
         raise RecipeError(where, "no part has rows of different length for its tower.", "Leave it out.")

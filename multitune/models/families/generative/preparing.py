@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -80,13 +80,17 @@ def wording(prompt: Prompt, answer: str, needs: Needs, *, limit: int) -> Wording
 
 @dataclass(frozen=True)
 class ComposedPreparer:
-    """A row: each tower's row as `TowerPreparer` makes it, the prompt's token ids, and the answer's if it has an answer."""
+    """A row: each tower's row as `TowerPreparer` makes it, the prompt's token ids, and the answer's if it has an answer.
+
+    step: prompts are padded to a multiple of it.
+    """
 
     towers: TowerPreparer
     tokenizer: Any
     wording: Wording
     ends: Ends
     limit: int
+    step: int = BUCKET
 
     @property
     def signals(self) -> Mapping[str, Signal]:
@@ -126,18 +130,23 @@ class ComposedPreparer:
 
     def bucket(self, row: Mapping[str, Any]) -> Hashable:
         """What the towers' rows pad to, and the prompt."""
-        return self.towers.bucket(row), rounded(len(row["prompt"]))
+        return self.towers.bucket(row), rounded(len(row["prompt"]), self.step)
 
     def lengths(self, samples: Sequence[Sample]) -> Mapping[str, Stream]:
         """How long rows will be: of parts whose length varies, of the prompt's tokens, and of the answer's."""
         asked = [self._told(sample, self._prompt) for sample in samples]
         said = [self._told(sample, self._said) for sample in samples]
-        words = {f"{LANGUAGE}.prompt": Stream(asked, [rounded(one) for one in asked]), f"{LANGUAGE}.answer": Stream(said, said)}
+        words = {f"{LANGUAGE}.prompt": Stream(asked, [rounded(one, self.step) for one in asked]), f"{LANGUAGE}.answer": Stream(said, said)}
         return {**self.towers.lengths(samples), **words}
+
+    def tight(self) -> ComposedPreparer:
+        """The same, padding texts and prompts to the longest row and no further."""
+        return replace(self, towers=self.towers.tight(), step=1)
 
     def describe(self) -> Mapping[str, Any]:
         """All that decides what a row becomes."""
         return {
+            **({"step": self.step} if self.step != BUCKET else {}),
             "parts": self.towers.describe()["parts"],
             "lm": dict(TextSignal(self.tokenizer, self.limit).describe()),
             "prompt": self.wording.prompt.template,
@@ -185,14 +194,14 @@ class ComposedPreparer:
         return np.asarray(ids[: self.wording.answer_limit], np.int64)
 
     def _language(self, prompts: Sequence[np.ndarray]) -> dict[str, Tensor]:
-        length = max(rounded(len(ids)) for ids in prompts)
+        length = max(rounded(len(ids), self.step) for ids in prompts)
         mask = torch.stack([padded(np.ones(len(ids), np.int64), length, 0) for ids in prompts])
         return {"input_ids": torch.stack([padded(ids, length, self.ends.end) for ids in prompts]), "attention_mask": mask}
 
 
-def rounded(length: int) -> int:
-    """A length rounded up to a multiple of 8."""
-    return -(-length // BUCKET) * BUCKET
+def rounded(length: int, step: int = BUCKET) -> int:
+    """A length rounded up to a multiple of `step`."""
+    return -(-length // step) * step
 
 
 def answer_ids(text: str, tokenizer: Any, end: int) -> list[int]:
