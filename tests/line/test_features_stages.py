@@ -96,6 +96,8 @@ def test_what_moved_and_is_still_again_is_kept_as_it_has_become(tmp_path: Path) 
     assert kept(tmp_path / "run") == "none to step 3, image to step 6"
     multitune.train(in_phases(tmp_path / "store", strategy=strategy, features={"store": "off"}), run=tmp_path / "plain")
     assert losses(tmp_path / "run") == pytest.approx(losses(tmp_path / "plain"), rel=1e-5)
+    as_it_was = multitune.encode(in_phases(tmp_path / "store", strategy=strategy[:2]))
+    assert as_it_was.figures["features/hits"] == 0
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from multitune.core import catalog
 from multitune.core.protocols import Sample
 from multitune.models import anatomy
 from multitune.models.features.filling import Features, FillingPredictor
@@ -55,7 +56,20 @@ MORE = {
     "a model that reads": ("t5", ("encoder.", "decoder.shared")),
     "a model that reads whose upper block moves": ("bart", ("encoder.embed", "encoder.layernorm", "encoder.layers.0", "decoder.shared")),
     "a model that tells what it sees": ("blip", ("encoder.",)),
+    "a model taken whole whose towers' upper blocks move": (
+        "clip",
+        ("photo.embeddings", "photo.pre", "photo.encoder.layers.0", "words.embeddings", "words.encoder.layers.0"),
+    ),
+    "a model of pictures in tiles whose tower's upper block moves": ("smolvlm", ("photo.embeddings", "photo.encoder.layers.0")),
 }
+FAMILIES = {"classifier": "fusion_encoder", "embedder": "dual_encoder", "clip": "dual_encoder", "speaker": "generative"}
+
+
+def test_every_family_there_is_stands_among_the_cases_with_a_tower_and_with_a_block() -> None:
+    towers, blocks = set[str](), set[str]()
+    for shape, still in (CASES | MORE).values():
+        (blocks if any("layers" in name or "blocks" in name for name in still) else towers).add(FAMILIES.get(shape, "generative"))
+    assert towers == blocks == set(catalog.names("family"))
 
 
 @pytest.fixture(params=[*CASES, *(pytest.param(name, marks=pytest.mark.slow) for name in MORE)])

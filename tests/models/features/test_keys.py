@@ -19,9 +19,9 @@ from multitune.models.features.contents import Contents
 from multitune.models.features.filling import Features
 from multitune.models.features.keys import Asked
 from multitune.models.features.preparing import LOST
-from multitune.models.predictor import Forgetful
+from multitune.models.predictor import GROUP_ROWS, Forgetful
 from multitune.models.replay import settle
-from tests.models.features.conftest import ASKED, classifier, moving, opened
+from tests.models.features.conftest import ASKED, classifier, moving, opened, whole
 
 Folders = Mapping[str, Path]
 
@@ -150,6 +150,21 @@ def test_a_store_of_other_numbers_is_refused_with_the_row(
         again.check()
 
 
+def test_a_row_that_only_another_size_of_group_makes_otherwise_is_not_refused(folders: Folders, rows: list[Sample], store: Path) -> None:
+    family = classifier(folders)
+    features = filled(family, moving(family, "photo", "words"), rows, store)
+    features.sources[0].space.read(features.contents.of(rows[0].parts["photo"]))
+    hook = family.tower["photo"].register_forward_hook(_otherwise_in_small_groups)
+    features.check()
+    hook.remove()
+    assert features.counts.checked == 8
+
+
+def _otherwise_in_small_groups(_: Any, given: Any, output: Any) -> Any:
+    small = len(output.last_hidden_state) < GROUP_ROWS
+    return type(output)(**{name: tensor * (1.01 if small else 1.0) for name, tensor in output.items()})
+
+
 def test_a_row_whose_features_are_gone_ends_the_run(folders: Folders, rows: list[Sample], store: Path) -> None:
     family = classifier(folders)
     features = opened(family, moving(family, "photo", "words"), store)
@@ -158,6 +173,17 @@ def test_a_row_whose_features_are_gone_ends_the_run(folders: Folders, rows: list
     lost = replace(batch, stored={"photo": (LOST, batch.stored["photo"][1]), "words": batch.stored["words"]})
     with features.attached(), pytest.raises(Fault, match="of the photo of row row-0 are gone"):
         family(lost)
+
+
+def test_no_cut_is_given_above_a_projector_that_moves(tmp_path: Path) -> None:
+    family = whole(tmp_path / "llava", "llava")
+    names = [name for name in moving(family, "photo.") if not name.startswith("lm.")]
+    settled = settle(family, names)
+    assert names
+    assert {proof.cut.tower for proof in settled.proofs} == {"photo"}
+    for cut in [f"lm.{block}" for block in ("layers.0", "layers.1")]:
+        with pytest.raises(ModelError, match="is none: tensors that move lie under it"):
+            settle(family, names, asked=[cut])
 
 
 @pytest.mark.parametrize(("cut", "moves"), [("photo.layers.1", "photo.layers.0.*"), ("photo", "photo.*")])

@@ -48,6 +48,7 @@ class Whole(nn.Module):
             for name, modality in self.modality.items()
         }
         self.preparer = TowerPreparer(signals, needs)
+        self._width = 0  # of the vectors, once one was seen
         self._left = [
             path for path in dict(self.named_parameters()) if not any(path.startswith(f"model.{at}.") for at, _ in found.values())
         ]
@@ -69,8 +70,15 @@ class Whole(nn.Module):
         return {path: f"{'projection' if sizes[path] else 'scale'}.{path.removeprefix('model.')}" for path in self._left}
 
     def encode(self, batch: Batch) -> Features:
-        """part -> `vector` (rows, width), already projected; zeros where absent."""
-        return Features({name: {"vector": self._vector(name, batch)} for name in self.needs.parts})
+        """part -> `vector` (rows, width), already projected; zeros where absent.
+
+        A part that no row of the batch has is not run: what stands for a tower in a replay would be asked for rows that it does not have.
+        """
+        made = {name: self._vector(name, batch) for name in self.needs.parts}
+        like = next((vector for vector in made.values() if vector is not None), None)
+        nothing = self._nothing(batch) if like is None else torch.zeros_like(like)
+        self._width = nothing.shape[-1]
+        return Features({name: {"vector": nothing if vector is None else vector} for name, vector in made.items()})
 
     def join(self, features: Features, batch: Batch) -> Outputs:
         """Embeddings of unit length, zeros where absent, and the model's scale (and bias, if it has one)."""
@@ -94,16 +102,24 @@ class Whole(nn.Module):
         encoders.save_pretrained(self.model, folder / "model")
         self.loaded.processor.save_pretrained(folder / "processor")
 
-    def _vector(self, name: str, batch: Batch) -> Tensor:
+    def _vector(self, name: str, batch: Batch) -> Tensor | None:
         there = encoders.present(batch, name)
         inputs = {key: value for key, value in batch.inputs[name].items() if key != SHARE}
         if there.is_meta or bool(there.all()):
             return _tensor(self._embed[name](**inputs))
         rows = there.nonzero()[:, 0]
-        if not len(rows):  # the filler's vector has the right width, and is multiplied by zero
-            return _tensor(self._embed[name](**{key: value[:1] for key, value in inputs.items()})).detach().expand(len(there), -1)
+        if not len(rows):
+            return None
         made = _tensor(self._embed[name](**{key: value[rows] for key, value in inputs.items()}))
         return made.new_zeros((len(there), made.shape[-1])).index_copy(0, rows, made)
+
+    def _nothing(self, batch: Batch) -> Tensor:
+        """Zeros (rows, width), of a batch in which no row has any part; the width is that of a filler's vector, unless one was seen."""
+        if not self._width:
+            name = next(iter(self.needs.parts))
+            filler = {key: value[:1] for key, value in batch.inputs[name].items() if key != SHARE}
+            self._width = _tensor(self._embed[name](**filler)).shape[-1]
+        return torch.zeros((len(batch.ids), self._width), dtype=self.model.dtype, device=self.model.device)
 
 
 def _tensor(features: Any) -> Tensor:
