@@ -8,7 +8,7 @@ The nouns themselves stand in `nouns.py` and are given out here too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
@@ -321,11 +321,12 @@ class Metric(Protocol):
     The module states `SERVES`, the modalities of answers that it can judge, such as `("category",)`; `("",)` is for models without
     answers (built with `answer=""` and an empty need). An option called `match` gets `evaluate.match`.
     primary: the last step of the name of the figure that stands for the metric in ablations, such as `accuracy`.
-    better: which way that figure is better.
+    better: which way its figures are better. otherwise: the last steps of the names of those that are better the other way.
     """
 
     primary: str
     better: Literal["higher", "lower"] = "higher"
+    otherwise: Collection[str] = ()
 
     def prompts(self, needs: Needs, column: Callable[[str], Sequence[str | None]]) -> Sequence[Sample]:
         """Samples that the model is asked about before the rows, such as the texts of labels. None unless a metric has some.

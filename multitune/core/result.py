@@ -11,6 +11,13 @@ from pathlib import Path
 from multitune.core.finding import Finding
 from multitune.core.rundir import write_atomic
 
+SMALLER_IS_BETTER = frozenset({"loss", "mae", "mse", "rmse", "error", "rank", "perplexity", "wer", "cer", "ece", "brier", "nll"})
+
+
+def smaller_is_better(figure: str) -> bool:
+    """Whether a figure's name says so: a step of it, such as `valid/loss`, or a word of the last one, such as `median_rank`."""
+    return not SMALLER_IS_BETTER.isdisjoint({*figure.rpartition("/")[2].split("_"), *figure.split("/")})
+
 
 @dataclass(frozen=True)
 class Result:

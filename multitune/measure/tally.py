@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from multitune.core import catalog
 from multitune.core.catalog import Plugin
 from multitune.core.errors import DataError, RecipeError, did_you_mean, one_of
 from multitune.core.protocols import AnswerNeed, ByRow, Figure, Metric, Needs, Prediction, Predictor, Sample, TaskPreset
 from multitune.core.recipe import EvaluateSpec
+from multitune.core.result import smaller_is_better
 from multitune.data.split import Examples
 from multitune.measure.slices import Slice
 
@@ -45,6 +46,21 @@ class Named:
     figure: Figure
     primary: bool
     better: str
+
+
+def better(metric: Metric, figure: str) -> Literal["higher", "lower"]:
+    """Which way a figure of a metric is better."""
+    turned = figure.rpartition("/")[2] in metric.otherwise
+    return metric.better if not turned else "lower" if metric.better == "higher" else "higher"
+
+
+def way(asked: Iterable[Question], figure: str) -> Literal["higher", "lower"]:
+    """Which way a figure is better: as the metric says that names it, else by the words of its name, else as most metrics have it."""
+    metrics, name = [question.ask() for question in asked], figure.rpartition("/")[2]
+    said = [better(metric, name) for metric in metrics if name == metric.primary or name in metric.otherwise]
+    if said or smaller_is_better(figure):
+        return said[0] if said else "lower"
+    return Counter(metric.better for metric in metrics).most_common(1)[0][0] if metrics else "higher"
 
 
 def flat(found: Iterable[Named]) -> dict[str, float]:
@@ -101,7 +117,7 @@ class Tally:
     def by_row(self) -> dict[str, tuple[ByRow, str]]:
         """Figures that can be compared row by row, by their names within the split, and how each is better."""
         return {
-            f"{question.prefix}{name}": (found, metric.better)
+            f"{question.prefix}{name}": (found, better(metric, name))
             for question, metric in zip(self.questions, self._all, strict=True)
             for name, found in metric.by_row().items()
         }
@@ -119,7 +135,7 @@ class Tally:
         for question, metric in zip(self.questions, self._all, strict=True):
             for figure in metric.baseline():
                 kind, _, rest = figure.name.partition("/")
-                yield Named(f"{kind}/{question.prefix}{rest}", figure, False, metric.better)
+                yield Named(f"{kind}/{question.prefix}{rest}", figure, False, better(metric, rest))
 
     def tables(self) -> dict[str, Sequence[Sequence[str]]]:
         """The metrics' tables: `confusion`, with several answers `<answer>/confusion`."""
@@ -226,4 +242,4 @@ def _named(questions: Sequence[Question], metrics: Sequence[Metric], *, draws: i
                 raise RecipeError("evaluate.metrics", f'two metrics give the figure "{name}".', "Keep one of the two.")
             seen.add(name)
             last = figure.name.rpartition("/")[2] == metric.primary and not figure.name.startswith("class/")
-            yield Named(name, figure, last, metric.better)
+            yield Named(name, figure, last, better(metric, name))

@@ -126,7 +126,7 @@ def _planned(recipe: Recipe, ledger: Ledger) -> Planned:
     augmentations(recipe.data.inputs)  # one that is not there is told before a row is read
     data = data_plan.outline(recipe, ledger)
     thresholds.check(recipe.evaluate, data.needs, data.examples)
-    asked = tally.questions(recipe.evaluate, preset, data.needs)
+    asked = tuple(tally.questions(recipe.evaluate, preset, data.needs))
     tally.check_columns(asked, data.examples, needs=data.needs, slices=recipe.evaluate.slices)
     model = model_plan.state(recipe, data.needs)
     towers = [tower.name for tower in model.anatomy.towers]
@@ -141,6 +141,7 @@ def _planned(recipe: Recipe, ledger: Ledger) -> Planned:
         unused=model.unused,
         random=[name for name in towers if model.values[f"model.towers.{name}.random_in_training"].value],
         outlook=outlook,
+        way=lambda figure: tally.way(asked, figure),
     )
     moving = tuning_plan.moving_names(recipe, tuned.anatomy, total=tuned.values["train.steps"].value, unused=model.unused)
     taught, told = _taught(loss, data.needs)

@@ -114,6 +114,22 @@ def test_early_stopping_may_wait_for_a_slice_whose_rows_come_late(tmp_path: Path
     assert multitune.train(made, run=tmp_path / "run").ok
 
 
+def test_early_stopping_may_wait_for_labels_whose_rows_come_late(tmp_path: Path) -> None:
+    table = rewritten(pictures(tmp_path / "data", rows=200), lambda number, row: row | {"label": ["late", "far"] if number >= 120 else []})
+    made = recipe(table)
+    made["data"]["parts"]["label"] = "labels"
+    made["evaluate"]["metrics"] = ["mean_average_precision"]
+    made["train"]["early_stop"] = {"metric": "valid/map"}
+    assert multitune.train(made, run=tmp_path / "run").ok
+
+
+def test_a_plateau_may_wait_for_the_loss_of_validation(tmp_path: Path) -> None:
+    made = recipe(pictures(tmp_path / "data"))
+    made["strategy"] = "lp_ft"
+    made["train"] = made.get("train", {}) | {"plateau": {"metric": "valid/loss"}}
+    assert multitune.train(made, run=tmp_path / "run").ok
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

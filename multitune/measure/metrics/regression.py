@@ -33,6 +33,7 @@ class Regression(Metric):
 
     primary = "mae"
     better = "lower"
+    otherwise = ("r2",)
 
     def __init__(self, answer: str, need: AnswerNeed) -> None:
         self.answer, self.need = answer, need

@@ -44,6 +44,7 @@ class Retrieval(Metric):
     """Keeps the embeddings of every part, and what makes a row a hit."""
 
     primary = "r_at_1"
+    otherwise = ("median_rank",)
 
     def __init__(self, match: str) -> None:
         self.match = match

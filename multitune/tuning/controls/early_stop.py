@@ -11,8 +11,7 @@ from pydantic import Field
 from multitune.core import catalog
 from multitune.core.errors import RecipeError, did_you_mean, one_of
 from multitune.core.protocols import Decision
-
-SMALLER_IS_BETTER = ("loss", "mae", "mse", "rmse", "error", "rank", "perplexity", "wer", "cer", "ece", "brier", "nll")
+from multitune.core.result import smaller_is_better
 
 
 class Options(catalog.Options):
@@ -20,7 +19,7 @@ class Options(catalog.Options):
 
     metric: str = Field(description="such as valid/accuracy")
     patience: int = Field(default=3, ge=1, description="evaluations without a better figure")
-    mode: Literal["auto", "max", "min"] = Field(default="auto", description="auto: by the figure's name")
+    mode: Literal["auto", "max", "min"] = Field(default="auto", description="auto: as the plan states")
     min_delta: float = Field(default=0.0, ge=0, description="a smaller change is no better")
 
 
@@ -34,8 +33,7 @@ class EarlyStop:
 
     def __init__(self, options: Options, *, where: str = "train.early_stop") -> None:
         self._options, self._where = options, where
-        words = {*options.metric.rpartition("/")[2].split("_"), *options.metric.split("/")}
-        small = bool(words & set(SMALLER_IS_BETTER)) if options.mode == "auto" else options.mode == "min"
+        small = smaller_is_better(options.metric) if options.mode == "auto" else options.mode == "min"
         self._sign = -1.0 if small else 1.0
 
     def start(self) -> Mapping[str, Any]:

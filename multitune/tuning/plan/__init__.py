@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from multitune.core import catalog
 from multitune.core.finding import Finding
@@ -26,6 +27,7 @@ from multitune.tuning.scope import beside
 
 MAX_EVALUATIONS = 10
 BYTES_PER_NUMBER = 4
+WATCHING = ("train.early_stop", "train.plateau", "average.choice")
 _STATED = ("precision", "batch_norm", "balance")
 _OVER = {"rows": "each row alone; exact over micro-batches and ranks", "pairs": "all rows of a step together, by gradient caching"}
 
@@ -50,11 +52,12 @@ def state(
     unused: Collection[str] = (),
     random: Collection[str] = (),
     outlook: Outlook | None = None,
+    way: Callable[[str], Literal["higher", "lower"]] | None = None,
 ) -> TuningOutline:
     """What tuning will do.
 
     rows: drawn in an epoch. unused: public names that no gradient reaches. random: towers whose config makes training random.
-    outlook: what is known of rows' lengths.
+    outlook: what is known of rows' lengths. way: how a figure is better, where a recipe does not say.
     Raises: RecipeError, ModelError for what does not hang together.
     """
     batches = batch_arithmetic(recipe, rows, outlook.order if outlook else None)
@@ -78,10 +81,21 @@ def state(
     moving, every = sum(move.moving for move in moves), values["train.evaluate_every"].value
     values |= averaging.state(recipe, steps=batches.steps, every=every, moving=moving, table=table)
     values |= reference_bytes(recipe, anatomy, moves)
+    values |= _directed(values, way) if way is not None else {}
     findings = (*doubts(batches, table, moves, loss, random), *pulls(recipe, anatomy), *tracking.missing(recipe.train.trackers))
     findings += tuple(outlook.findings(recipe, over=loss.over)) if outlook else ()
     told = {"moves": moves_table(recipe, moves, batches.steps), "strategy": phases_table(when, phases, lr=recipe.train.lr)}
     return TuningOutline(anatomy, values, {name: rows for name, rows in told.items() if rows}, findings)
+
+
+def _directed(values: Mapping[str, Value], way: Callable[[str], Literal["higher", "lower"]]) -> dict[str, Value]:
+    """What goes by a figure, with the way in which it is better."""
+    known = {name: values[name] for name in WATCHING if name in values}
+    return {
+        name: replace(stated, value={**stated.value, "mode": "max" if way(stated.value["metric"]) == "higher" else "min"})
+        for name, stated in known.items()
+        if stated.value and stated.value["mode"] == "auto"
+    }
 
 
 def _strategy(recipe: Recipe, table: list[TuningRow]) -> dict[str, Value]:
@@ -180,6 +194,12 @@ def statistics_every(plan: Plan) -> int:
     return TrainSpec().statistics_every if stated_by_plan is None else stated_by_plan.value
 
 
+def watched_figures(plan: Plan) -> list[str]:
+    """The figures of the validation split by which a run is controlled, or by which it chooses among weights."""
+    known = (plan.values.get(name) for name in WATCHING)
+    return [str(stated.value["metric"]) for stated in known if stated is not None and stated.value]
+
+
 def plateau_of(plan: Plan) -> Control | None:
     """The control that brings phases forward, if the plan names one."""
     value = plan.values.get("train.plateau")
@@ -209,4 +229,5 @@ __all__ = [
     "state",
     "statistics_every",
     "tuning_table",
+    "watched_figures",
 ]

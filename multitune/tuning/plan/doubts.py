@@ -48,10 +48,11 @@ def refuse_watched(recipe: Recipe, loss: Loss) -> None:
 
     Raises: RecipeError.
     """
-    stop = recipe.train.early_stop
-    if stop is not None and stop.metric.startswith("valid/loss") and isinstance(loss, TaughtLoss):
-        found = "the loss rests on a teacher, which says nothing of the validation split."
-        raise RecipeError("train.early_stop.metric", found, "Wait for a metric, such as valid/accuracy.")
+    known = {"train.early_stop": recipe.train.early_stop, "train.plateau": recipe.train.plateau, "average": recipe.average}
+    for where, asked in known.items():
+        if asked is not None and asked.metric.startswith("valid/loss") and isinstance(loss, TaughtLoss):
+            found = "the loss rests on a teacher, which says nothing of the validation split."
+            raise RecipeError(f"{where}.metric", found, "Go by a metric, such as valid/accuracy.")
 
 
 def doubts(batches: Batches, table: list[TuningRow], moves: list[Moves], loss: Loss, random: Collection[str]) -> Iterator[Finding]:

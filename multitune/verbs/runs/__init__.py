@@ -14,12 +14,12 @@ from pydantic import Field
 
 from multitune.core import catalog
 from multitune.core.errors import RunError, did_you_mean, one_of
-from multitune.core.result import Result
+from multitune.core.result import Result, smaller_is_better
 from multitune.verbs.runs import drawing
 from multitune.verbs.runs.reading import Seen, is_run, read, runs_in
 
 HOME = Path("runs")
-SMALLER = frozenset({"seconds", "bytes", "lost"})  # beside the figures that a control knows as better when smaller
+SMALLER = frozenset({"seconds", "bytes", "lost"})  # beside those that are better when smaller anywhere
 
 
 class Options(catalog.Options):
@@ -126,10 +126,8 @@ def _sorted(listed: Sequence[Seen], figure: str, *, keep: bool) -> list[Seen]:
 
 
 def _smaller_is_better(figure: str) -> bool:
-    from multitune.tuning.controls.early_stop import SMALLER_IS_BETTER
-
     words = {*figure.rpartition("/")[2].split("_"), *figure.split("/")}
-    return bool(words & {*SMALLER_IS_BETTER, *SMALLER}) and "second" not in words
+    return (smaller_is_better(figure) or not SMALLER.isdisjoint(words)) and "second" not in words
 
 
 def _count(shown: Sequence[Seen], folder: Path) -> str:

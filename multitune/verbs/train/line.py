@@ -91,12 +91,13 @@ class Line:
         return settle(self.family, names, asked=asked, batch_norm=still, where_possible=where_possible)
 
     def watched_loss(self, rows: Examples, *, ranks: Ranks) -> dict[str, float]:
-        """The loss of training on the validation split, `valid/loss`, where early stopping waits for it; else nothing."""
+        """The loss of training on the validation split, `valid/loss`, where a control or a choice goes by it; else nothing."""
         from multitune.data.loader import batches
+        from multitune.tuning.plan import watched_figures
         from multitune.tuning.step import held_out
 
         plan = self.planned.plan
-        if not str(plan["train.early_stop"].get("metric", "")).startswith("valid/loss"):
+        if not any(figure.startswith("valid/loss") for figure in watched_figures(plan)):
             return {}
         size = plan["train.batch_size"] if self.loss.over == "pairs" else plan["train.micro_batch"]
         if self.stages is not None:

@@ -184,30 +184,37 @@ def evaluator(planned: Planned, ledger: Ledger) -> Evaluator:
 def _rehearse(planned: Planned, judge: Evaluator, watch: Callable[..., Mapping[str, float]]) -> None:
     """Measure a few rows before anything is spent: are the figures that controls and averaging go by among those that come?
 
-    Raises: RecipeError with the figures that there are.
+    Where one is not, rows of every label are measured too, without which it may not come. Raises: RecipeError with the figures there are.
     """
     from multitune.tuning.averaging.plan import choice_of
-    from multitune.tuning.plan import control_of, plateau_of
+    from multitune.tuning.plan import control_of, plateau_of, watched_figures
 
-    controls = [control for control in (control_of(planned.plan), plateau_of(planned.plan)) if control is not None]
-    choice, valid = choice_of(planned.plan), planned.data.examples.get("valid")
-    if controls or choice is not None:
-        few = replace(judge, ledger=Ledger(), max_loss=1.0)
-        figures = watch(_few(valid, planned.recipe.evaluate.slices), using=few) if valid is not None else {}
-        for control in controls:
+    wanted, valid = watched_figures(planned.plan), planned.data.examples.get("valid")
+    if not wanted:
+        return
+    few, figures = replace(judge, ledger=Ledger(), max_loss=1.0), dict[str, float]()
+    for labels in (False, True) if valid is not None else ():
+        figures = dict(watch(_few(valid, planned.recipe.evaluate.slices, labels=labels), using=few))
+        if figures.keys() >= {*wanted}:
+            break
+    for control in (control_of(planned.plan), plateau_of(planned.plan)):
+        if control is not None:
             control.decide(control.start(), step=0, figures=figures)
-        if choice is not None:
-            choice.figure(figures)
+    choice = choice_of(planned.plan)
+    if choice is not None:
+        choice.figure(figures)
 
 
-def _few(rows: Examples, slices: Sequence[str]) -> Examples:
-    """A few rows of a split, one at least of each source and of each slice, whose figures would not come otherwise."""
+def _few(rows: Examples, slices: Sequence[str], *, labels: bool) -> Examples:
+    """A few rows of a split, one at least of each source, slice, and where asked label, whose figures would not come otherwise."""
     from multitune.measure.slices import cut
 
-    firsts: dict[Any, int] = {}
-    for column in (rows.sources.tolist(), *cut(slices, rows).rows):
+    answers = [rows.values(name) for name, spec in rows.parts.items() if spec.modality in ("category", "labels")] if labels else []
+    firsts: dict[tuple[int, Any], int] = {}
+    for number, column in enumerate((rows.sources.tolist(), *cut(slices, rows).rows, *answers)):
         for place, value in enumerate(column):
-            firsts.setdefault(value, place)
+            for one in value if isinstance(value, tuple) else (value,):
+                firsts.setdefault((number, one), place)
     return replace(rows, rows=rows.rows[sorted({*range(min(REHEARSED, len(rows))), *firsts.values()})])
 
 
