@@ -51,16 +51,19 @@ class Named:
 def better(metric: Metric, figure: str) -> Literal["higher", "lower"]:
     """Which way a figure of a metric is better."""
     turned = figure.rpartition("/")[2] in metric.otherwise
-    return metric.better if not turned else "lower" if metric.better == "higher" else "higher"
+    return "lower" if (metric.better == "lower") != turned else "higher"
 
 
 def way(asked: Iterable[Question], figure: str) -> Literal["higher", "lower"]:
     """Which way a figure is better: as the metric says that names it, else by the words of its name, else as most metrics have it."""
     metrics, name = [question.ask() for question in asked], figure.rpartition("/")[2]
     said = [better(metric, name) for metric in metrics if name == metric.primary or name in metric.otherwise]
-    if said or smaller_is_better(figure):
-        return said[0] if said else "lower"
-    return Counter(metric.better for metric in metrics).most_common(1)[0][0] if metrics else "higher"
+    if said:
+        return said[0]
+    if smaller_is_better(figure):
+        return "lower"
+    smaller = sum(metric.better == "lower" for metric in metrics)
+    return "lower" if 2 * smaller > len(metrics) else "higher"
 
 
 def flat(found: Iterable[Named]) -> dict[str, float]:

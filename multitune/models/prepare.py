@@ -65,7 +65,7 @@ class TowerPreparer:
 
     def tight(self) -> TowerPreparer:
         """The same, padding texts to the longest row and no further."""
-        signals = {name: signal.tight() if isinstance(signal, TextSignal) else signal for name, signal in self.signals.items()}
+        signals = {name: replace(signal, step=1) if isinstance(signal, TextSignal) else signal for name, signal in self.signals.items()}
         return replace(self, signals=signals)
 
     def describe(self) -> Mapping[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol, cast, runtime_checkable
 
@@ -152,9 +152,13 @@ class TextSignal:
     modality: str = "text"
     step: int = BUCKET
 
-    @cached_property
+    @property
     def key(self) -> str:
         """The tokenizer and the limit."""
+        return self._key
+
+    @cached_property
+    def _key(self) -> str:
         return store.key(dict(self.describe()))
 
     def row(self, value: str) -> Row:
@@ -201,10 +205,6 @@ class TextSignal:
         words = self.tokenizer.backend_tokenizer.to_str() if self.tokenizer.is_fast else sorted(self.tokenizer.get_vocab().items())
         made = {"processor": type(self.tokenizer).__name__, "vocabulary": store.key({"backend": words}), "limit": self.limit}
         return made if self.step == BUCKET else made | {"step": self.step}
-
-    def tight(self) -> TextSignal:
-        """The same, padding to the longest row and no further."""
-        return replace(self, step=1)
 
     def sample(self) -> str:
         """A few words."""

@@ -193,10 +193,9 @@ def _rehearse(planned: Planned, judge: Evaluator, watch: Callable[..., Mapping[s
     if not wanted:
         return
     few, figures = replace(judge, ledger=Ledger(), max_loss=1.0), dict[str, float]()
-    for labels in (False, True) if valid is not None else ():
-        figures = dict(watch(_few(valid, planned.recipe.evaluate.slices, labels=labels), using=few))
-        if figures.keys() >= {*wanted}:
-            break
+    for labels in (False, True):
+        if valid is not None and not figures.keys() >= {*wanted}:
+            figures = dict(watch(_few(valid, planned.recipe.evaluate.slices, labels=labels), using=few))
     for control in (control_of(planned.plan), plateau_of(planned.plan)):
         if control is not None:
             control.decide(control.start(), step=0, figures=figures)
