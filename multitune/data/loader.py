@@ -202,6 +202,7 @@ class Loader:
                     raise error
                 micro = tuple((number, one.batch) for number, one in done if one.batch is not None)
                 yield StepBatches(step, epoch, micro, time.perf_counter() - began)
+                del done, micro  # or the last step's rows would stay beside the next's
         finally:
             self.close()
 

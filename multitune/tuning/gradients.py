@@ -46,11 +46,11 @@ class Gradients:
         on_device = [(index, moved(batch, self.ranks.device)) for index, batch in micro]
         return (Pairs if self.loss.over == "pairs" else Rows)(self, step, on_device, scale)
 
-    def forward(self, step: int, index: int, batch: Batch) -> Outputs:
-        """The outputs of one micro-batch under the randomness that belongs to it."""
+    def forward(self, step: int, index: int, batch: Batch, *, again: bool = False) -> Outputs:
+        """The outputs of one micro-batch under the randomness that belongs to it. again: they were asked for before in this step."""
         seed_everything(derive("step", self.seed, step, index), self.ranks.device)
         with autocast(self.precision, self.ranks.device):
-            return self.probe.outputs(self.family, batch)
+            return self.probe.outputs(self.family, batch, again=again)
 
     def share(self, term: str) -> float:
         """What multiplies a term."""
@@ -107,7 +107,7 @@ class Pairs:
         """Add the gradient of one micro-batch; the terms are given once, by the micro-batch with the lowest index of all."""
         index, batch = self.micro[position]
         last = position == len(self.micro) - 1
-        outputs = self._kept if last and self._kept is not None else self._gradients.forward(self._step, index, batch)
+        outputs = self._kept if last and self._kept is not None else self._gradients.forward(self._step, index, batch, again=True)
         self._kept = None if last else self._kept
         leaves, places = self._leaves_used, self._places[position]
         pairs = [(outputs.embeddings[part], leaf.grad[places]) for part, leaf in leaves.embeddings.items() if leaf.grad is not None]

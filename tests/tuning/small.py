@@ -198,6 +198,7 @@ def plan(**changes: Any) -> Plan:
         "checkpoint_every": 2,
         "keep": 2,
         "early_stop": {},
+        "workers": 0,
     }
     named = {name if "." in name else f"train.{name}": Value(value, "recipe") for name, value in (values | changes).items()}
     return Plan("small", {}, {"run.seed": Value(7, "recipe"), **named})

@@ -224,7 +224,10 @@ def test_events_say_what_each_step_gave(tmp_path: Path) -> None:
     fit(small("classify"), tmp_path, statistics_every=0)
     first, *lines = (tmp_path / "events.jsonl").read_text("utf-8").splitlines()
     assert json.loads(first) == {"form": 1}
-    assert {json.loads(line)["name"] for line in lines} == {"train/loss", "train/lr", "train/gradient_norm", "train/wait_seconds"}
+    times = {f"train/seconds/{part}" for part in ("forward", "backward", "optimizer")}
+    each = {"train/loss", "train/lr", "train/gradient_norm", "train/wait_seconds"} | times
+    assert {json.loads(line)["name"] for line in lines} == each
+    assert len(lines) == 8 * len(each)
     assert [json.loads(line)["step"] for line in lines if '"train/loss"' in line] == list(range(1, 9))
 
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from multitune.core import catalog
 from multitune.core.recipe import TuningRow
 from multitune.tuning import events
 from multitune.tuning.engines.accelerate import processes
@@ -21,6 +22,7 @@ from multitune.tuning.ranks import Ranks
 from tests.tuning.fitting import fit
 from tests.tuning.losses.test_learned import Warm, scope_with, several
 from tests.tuning.small import Shape, Steps, cut, rows, small
+from tests.tuning.test_caching import CHUNKS, EMBEDS, biased, cached, close, pair_losses
 
 SHAPES: tuple[Shape, ...] = ("classify", "speak", "embed")
 LEARNING: tuple[Shape, ...] = ("classify", "embed")
@@ -64,6 +66,11 @@ def one_rank_of(world: int, rank: int, port: int, folder: str) -> None:
         found = learned_slopes(shape, processes())
         if rank == 0:
             save_file(found, Path(folder) / f"learned-{shape}.safetensors")
+    for name in pair_losses():
+        for chunk, sizes in CHUNKS.items():
+            found = cached(biased(dropout=0.1), catalog.find("loss", name).build(EMBEDS), sizes, ranks=processes())
+            if rank == 0:
+                save_file(found, Path(folder) / f"cached-{name}-{chunk}.safetensors")
     torch.distributed.destroy_process_group()
 
 
@@ -151,3 +158,12 @@ def test_two_ranks_bring_a_phase_forward_together(two_ranks: Path, tmp_path: Pat
     for name, tensor in alone.items():
         assert torch.equal(first[name], second[name]), name
         assert torch.allclose(tensor.float(), first[name].float(), atol=1e-5, rtol=0), name
+
+
+@pytest.mark.line
+@pytest.mark.parametrize("chunk", CHUNKS)
+@pytest.mark.parametrize("name", pair_losses())
+def test_two_ranks_cache_the_gradient_that_one_caches(two_ranks: Path, name: str, chunk: str) -> None:
+    alone = cached(biased(dropout=0.1), catalog.find("loss", name).build(EMBEDS), CHUNKS[chunk], ranks=Ranks())
+    together = load_file(two_ranks / f"cached-{name}-{chunk}.safetensors")
+    assert close(together, alone)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
+from multitune.core.finding import Finding
 from multitune.core.protocols import Batch, Features
 from multitune.core.recipe import TuningRow
 from multitune.tuning import events
 from multitune.tuning.events import Probe
+from multitune.tuning.events.waiting import Waiting
 from multitune.tuning.gradients import Gradients
 from multitune.tuning.ranks import Ranks
 from multitune.tuning.step import Step
@@ -28,7 +31,7 @@ def looked_at(family: Small, batch: Batch, *, sizes: tuple[int, ...] = (4, 4), c
     step = Step(Gradients(family, loss_for(family.needs), 0, probe=probe), scope=scope, optimizer=optimizer, clip_norm=clip)
     probe.begin(0)
     report = step(0, cut(batch, sizes))
-    return probe.values({"one": 3.0, "other": -1.0}), report.gradient_norm
+    return probe.values({"one": 3.0, "other": -1.0}) | probe.times(), report.gradient_norm
 
 
 def of_tower(family: Small, tower: str) -> list[torch.nn.Parameter]:
@@ -99,6 +102,45 @@ def test_the_time_of_a_step_is_divided_among_its_phases() -> None:
     found, _ = looked_at(family, rows(family, 8))
     assert {name for name in found if "seconds" in name} == {f"train/seconds/{phase}" for phase in ("forward", "backward", "optimizer")}
     assert all(value > 0 for name, value in found.items() if "seconds" in name)
+
+
+def test_of_a_cached_step_the_second_pass_is_told_apart_and_is_in_forward() -> None:
+    family = small("embed")
+    found, _ = looked_at(family, rows(family, 8), sizes=(4, 4))
+    whole, _ = looked_at(family, rows(family, 8), sizes=(8,))
+    assert 0 < found["train/seconds/forward_again"] < found["train/seconds/forward"]
+    assert "train/seconds/forward_again" not in whole  # one micro-batch runs once
+
+
+@pytest.mark.parametrize("shape", ["classify", "speak", "embed"])
+def test_the_parts_of_a_step_add_up_to_no_more_than_the_step(shape: Shape) -> None:
+    family = small(shape)
+    began = time.perf_counter()
+    found, _ = looked_at(family, rows(family, 8))
+    parts = (found[f"train/seconds/{phase}"] for phase in ("forward", "backward", "optimizer"))
+    assert 0 < sum(parts) <= time.perf_counter() - began
+
+
+def test_a_device_that_would_have_to_be_waited_for_is_timed_only_where_it_is_looked_at() -> None:
+    probe = Probe(Ranks(device=torch.device("mps")), 10)
+    probe.begin(7)
+    assert probe.times() == {}
+    probe.begin(9)
+    assert probe.times() == {"train/seconds/forward": 0.0}
+
+
+def test_steps_that_starve_are_told_and_short_or_busy_ones_are_not() -> None:
+    def told(waited: float, worked: float, workers: int = 0) -> list[Finding]:
+        waiting = Waiting()
+        for _ in range(10):
+            waiting.add(waited / 10, worked / 10)
+        return list(waiting.findings(workers))
+
+    (finding,) = told(80, 120)
+    assert (finding.code, "80 s (40% of" in finding.message, "train.workers: 2;" in finding.remedy) == ("starved-loader", True, True)
+    assert "train.workers: 6, if there are cores" in told(80, 120, workers=3)[0].remedy
+    assert not told(80, 300)
+    assert not told(30, 1)
 
 
 def test_the_first_three_steps_are_looked_at_and_then_every_nth(tmp_path: Path) -> None:

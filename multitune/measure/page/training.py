@@ -2,33 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from multitune.measure.page.content import Content
 from multitune.measure.page.curves import MOST_LINES, chart
 from multitune.measure.page.markup import Markup, joined, tag
 from multitune.measure.page.tables import GROUPS, MOST_ROWS
-from multitune.measure.page.words import say
+from multitune.measure.page.words import named, say
 
 Lines = dict[str, list[tuple[float, float]]]
 OWN = "train/"
 FIRST = ("loss", "valid", "lr", "gradient_norm", "update_ratio", "part_share", "loss_share", "learned_share", "drift", "padding", "seconds")
 SHARES = ("part_share", "loss_share", "padding")
+PARTS = ("wait", "forward", "backward", "optimizer")  # of a step's time
 MOST_CHARTS = 24
 
 
 def curves(content: Content) -> Markup:
     """Drawings of losses, rates, norms, updates, shares, times, and of every figure of the validation split."""
     drawn: list[Markup] = []
-    for title, lines in _ordered(_charts(content.events)):
+    charts = _charts(content.events)
+    for title, lines in _ordered(charts):
         within = (0.0, 1.0) if title in SHARES else None
         made = chart(
             lines, mark=content.best_step, within=within, logarithmic=title != "lr", ours=lines if title == "seconds" else ("all",)
         )
         drawn.append(tag("figure", tag("h3", say(title)), made) if made else Markup())
     more = tag("p", f"{len(drawn) - MOST_CHARTS} ", say("more"), class_="note") if len(drawn) > MOST_CHARTS else Markup()
-    return joined(tag("div", drawn[:MOST_CHARTS], class_="charts"), more)
+    return joined(_time_spent(charts.get("seconds", {})), tag("div", drawn[:MOST_CHARTS], class_="charts"), more)
+
+
+def _time_spent(lines: Mapping[str, Sequence[tuple[float, float]]]) -> Markup:
+    """One line: which share of the time each part of a step took, over the steps of which all parts are known."""
+    known = [dict(lines.get(part, ())) for part in PARTS]
+    steps = [step for step in known[0] if all(step in part for part in known)]
+    sums = {name: sum(part[step] for step in steps) for name, part in zip(PARTS, known, strict=True)}
+    total = sum(sums.values())
+    if not total:
+        return Markup()
+    told = (joined("" if place == 0 else ", ", named(name), f" {share / total:.0%}") for place, (name, share) in enumerate(sums.items()))
+    return tag("p", say("time_spent"), *told, class_="note")
 
 
 def _charts(events: Iterable[Mapping[str, Any]]) -> dict[str, Lines]:

@@ -1,7 +1,8 @@
 """Statistics of single steps: what each tower's gradient and update are, how the loss divides, where the time goes.
 
-A probe looks at the first steps and at every n-th; at all others it is one comparison. It draws nothing and changes no bit of the run.
-The names that it gives, all beginning with `train/`:
+A probe looks at the first steps and at every n-th. On the CPU it times every step, by a few readings of a clock; on other devices, which
+would have to be waited for, those that it looks at. It draws nothing and changes no bit of the run. The names that it gives, all
+beginning with `train/`:
 
 - `gradient_norm/<tower>`: over what moves in it, before clipping; their squares add up to that of `gradient_norm`.
 - `update_ratio/<tower>`: the norm of what the optimizer's step changed over the norm of what stood there before, decay included.
@@ -11,6 +12,7 @@ The names that it gives, all beginning with `train/`:
   depend on the scale of a tower's output. A family that gives no features (`encode`) has no such figures.
 - `padding/<part>`: the share of padding in what its tower is given, on this process; of parts whose rows differ in length.
 - `seconds/forward`, `seconds/backward`, `seconds/optimizer`: of this process; `backward` holds what is neither: losses, sums over ranks.
+  With gradient caching `forward` is both passes, and `seconds/forward_again` how much of it is the second.
 """
 
 from __future__ import annotations
@@ -44,6 +46,7 @@ class Probe:
     every: int = 0
     parts: tuple[str, ...] = ()
     _on: bool = False
+    _timed: bool = False
     _begun: float = 0.0
     _seconds: dict[str, float] = field(default_factory=dict)
     _pulls: dict[str, Tensor] = field(default_factory=dict)
@@ -53,21 +56,29 @@ class Probe:
     def begin(self, step: int) -> None:
         """Step `step` (0 is the first) begins: is it one to look at?"""
         self._on = self.every > 0 and (step < FIRST or (step + 1) % self.every == 0)
+        self._timed = self._on or self.ranks.device.type == "cpu"
         if self._on:
-            self._seconds, self._pulls, self._found, self._filled = {"forward": 0.0}, {}, {}, {}
+            self._pulls, self._found, self._filled = {}, {}, {}
+        if self._timed:
+            self._seconds = {"forward": 0.0}
             self._begun = self._now()
 
-    def outputs(self, family: Any, batch: Batch) -> Outputs:
-        """The family's outputs; in a step that is looked at, each part's features are watched on their way."""
-        if not self._on:
+    def outputs(self, family: Any, batch: Batch, *, again: bool = False) -> Outputs:
+        """The family's outputs; in a step that is looked at, each part's features are watched on their way. again: a second pass."""
+        if not self._timed:
             return family(batch)
-        for part, inputs in batch.inputs.items():
-            real, whole = filled(inputs)
-            before = self._filled.get(part, (0.0, 0.0))
-            self._filled[part] = before[0] + real, before[1] + whole
+        if self._on and not again:
+            for part, inputs in batch.inputs.items():
+                real, whole = filled(inputs)
+                before = self._filled.get(part, (0.0, 0.0))
+                self._filled[part] = before[0] + real, before[1] + whole
         begun = self._now()
-        outputs = family.join(self._watched(family.encode(batch)), batch) if len(self.parts) > 1 else family(batch)
-        self._seconds["forward"] += self._now() - begun
+        watched = self._on and len(self.parts) > 1
+        outputs = family.join(self._watched(family.encode(batch)), batch) if watched else family(batch)
+        seconds = self._now() - begun
+        self._seconds["forward"] += seconds
+        if again:
+            self._seconds["forward_again"] = self._seconds.get("forward_again", 0.0) + seconds
         return outputs
 
     def gradients(self, entries: Sequence[Entry], *, scale: float) -> None:
@@ -79,11 +90,15 @@ class Probe:
     @contextmanager
     def update(self, entries: Sequence[Entry]) -> Generator[None]:
         """Around the optimizer's step."""
-        if not self._on:
+        if not self._timed:
             yield
             return
         begun = self._now()
         self._seconds["backward"] = begun - self._begun - self._seconds["forward"]
+        if not self._on:
+            yield
+            self._seconds["optimizer"] = self._now() - begun
+            return
         chosen = {tower: _few(tensors) for tower, tensors in _by_tower(entries, lambda entry: entry.parameter.detach()).items()}
         before = {tower: [tensor.clone() for tensor in tensors] for tower, tensors in chosen.items()}
         copied = self._now()
@@ -106,8 +121,14 @@ class Probe:
         pulls = self.ranks.sum([float(self._pulls.get(part, 0.0)) for part in self.parts])
         values |= _shares("part_share", dict(zip(self.parts, pulls, strict=True))) if len(self.parts) > 1 else {}
         values |= {f"padding/{part}": 1 - real / whole for part, (real, whole) in self._filled.items() if whole}
-        values |= {f"seconds/{name}": seconds for name, seconds in self._seconds.items()}
         return {f"train/{name}": value for name, value in values.items() if math.isfinite(value)}
+
+    def times(self) -> dict[str, float]:
+        """How long this process took over the parts of the step, by name; nothing of a step that was not timed."""
+        if not self._timed:
+            return {}
+        self._timed = False
+        return {f"train/seconds/{name}": seconds for name, seconds in self._seconds.items()}
 
     def _watched(self, features: Features) -> Features:
         return Features({part: {name: self._watch(part, value) for name, value in tree.items()} for part, tree in features.parts.items()})

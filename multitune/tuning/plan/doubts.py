@@ -66,7 +66,9 @@ def doubts(batches: Batches, table: list[TuningRow], moves: list[Moves], loss: L
     each = min(batches.batch, batches.rows)
     if loss.over == "pairs" and each < MIN_NEGATIVES:
         message = f"{each} rows a step give each row few others to be told from."
-        yield Finding("few-negatives", Severity.WARNING, "train.batch_size", message, f"Use at least {MIN_NEGATIVES}.")
+        memory = f", with train.micro_batch: {batches.micro} in the memory of now"
+        remedy = f"Use at least train.batch_size: {MIN_NEGATIVES}{memory if batches.rows >= MIN_NEGATIVES else ', and more rows'}."
+        yield Finding("few-negatives", Severity.WARNING, "train.batch_size", message, remedy)
     if batches.batch > batches.rows:
         message = f"a batch of {batches.batch} rows is larger than the epoch of {batches.rows}; every step has {batches.rows}."
         yield Finding("batch-over-rows", Severity.WARNING, "train.batch_size", message, "Make it smaller.")

@@ -95,7 +95,7 @@ def events(shape: Shape, steps: int) -> Any:
             values |= {f"train/gradient_norm/{tower}": 10.0**-place * (1 + 0.2 * math.cos(step)), f"train/update_ratio/{tower}": 1e-3}
         if step % 20 == 0:
             values |= {"valid/accuracy": 0.8 * step / steps, "train/part_share/image": 0.7, "train/part_share/audio": 0.3}
-            values |= {"train/seconds/forward": 0.1, "train/seconds/backward": 0.2}
+            values |= {"train/seconds/forward": 0.1, "train/seconds/backward": 0.2, "train/seconds/optimizer": 0.09}
         yield from ({"step": step, "seconds": float(step), "name": name, "value": value} for name, value in values.items())
 
 

@@ -139,3 +139,10 @@ def test_names_of_ours_are_translated_and_those_of_users_are_not() -> None:
     assert "0.780 – 0.840" in shown
     events = [{"step": step, "seconds": 1.0, "name": "train/gradient_norm/forward", "value": 1.0} for step in (1, 2)]
     assert "前向" not in page(replace(content("classifies"), events=events))
+
+
+def test_one_line_tells_where_the_time_of_steps_went_over_those_of_which_all_parts_are_known() -> None:
+    told = Reader(page(content("classifies"))).shown.partition(WORDS["time_spent"][1])[2]
+    assert re.match(r"wait等待数据 2%, forward前向 25%, backward反向 50%, optimizer优化器 2[23]%", told)
+    silent = replace(content("classifies"), events=[event for event in content("classifies").events if "optimizer" not in event["name"]])
+    assert WORDS["time_spent"][0] not in page(silent)

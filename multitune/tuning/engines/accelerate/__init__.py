@@ -76,6 +76,7 @@ class Accelerate:
             gc.freeze()  # what was made so far stays: no collection between two steps looks through it
             for batch in batches:
                 report = loop.step(batch)
+                del batch  # its rows need not stay while the next are made
                 bar.show(step=loop.done, rate=loop.rate, loss=report.loss)
                 loop.heed(asked)
                 if loop.look(asked):

@@ -20,6 +20,7 @@ from multitune.tuning.averaging import Averaging, Ended
 from multitune.tuning.engines.accelerate.pacing import Pacing
 from multitune.tuning.events import Events, Probe
 from multitune.tuning.events.tracking import Tracking
+from multitune.tuning.events.waiting import Waiting
 from multitune.tuning.gradients import Gradients
 from multitune.tuning.plan import statistics_every
 from multitune.tuning.plan.optimizing import optimizer_of
@@ -108,6 +109,7 @@ class Loop:
         self.folder: Path = self.run.folder / "checkpoints"
         self.control_state: Mapping[str, Any] = self.control.start() if self.control else {}
         self.start_hashes = self.scope.hashes()
+        self.waiting = Waiting()
         self.averaging, self.pacing = Averaging(plan, self.scope), Pacing(plan, self.scope)
         self._seconds_before = 0.0
         self._resume()
@@ -132,6 +134,7 @@ class Loop:
 
     def step(self, batch: Any) -> Report:
         """Take one optimizer step and say what it gave."""
+        began = time.perf_counter()
         self.scope.enter(self.done)
         rate = optimizer.set_rates(self.optimizer, self.schedule, lr=self.plan["train.lr"], step=self.done, clock=self.scope.clock)
         self.probe.begin(self.done)
@@ -147,7 +150,9 @@ class Loop:
             values |= {f"train/loss/{term}": value for term, value in report.terms.items()}
         shared = {term: self.loss.shares.get(term, 1.0) * value for term, value in report.terms.items()}
         looked_at = self.probe.values(shared)
-        self._say(values | {"train/wait_seconds": batch.wait_seconds} | looked_at | (self._learned() if looked_at else {}))
+        values |= {"train/wait_seconds": batch.wait_seconds} | self.probe.times()
+        self._say(values | looked_at | (self._learned() if looked_at else {}))
+        self.waiting.add(batch.wait_seconds, time.perf_counter() - began)
         return report
 
     def heed(self, asked: Asked) -> None:
@@ -197,6 +202,7 @@ class Loop:
         Raises: Stopped where a signal came meanwhile; the same command does it again.
         """
         self.findings += self.scope.compare(self.start_hashes, self.scope.hashes(), steps=self.done)
+        self.findings += self.waiting.findings(self.plan["train.workers"])
         if self.skipped:
             self.findings.append(Finding("steps-skipped", Severity.INFO, "train.precision", f"fp16 overflowed in {self.skipped} steps."))
         best = self.best_step or self.done
