@@ -11,7 +11,7 @@ import fnmatch
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -25,13 +25,25 @@ from multitune.models import tokens
 
 @dataclass(frozen=True)
 class TowerInfo:
-    """A tower. path: of the module inside the family. blocks: public paths of its layers in call order, stages opened."""
+    """A tower. path: of the module inside the family. blocks: public paths of its layers in call order, stages opened.
+
+    pooled: the path of the module that gives its vector, where nothing else is read of it; else empty.
+    """
 
     name: str
     path: str
     modality: str
     blocks: tuple[str, ...]
     num_parameters: int
+    pooled: str = ""
+
+
+@runtime_checkable
+class Pooling(Protocol):
+    """A family that has modules that run a tower and give one vector a row, by tower: of these towers it reads nothing else."""
+
+    @property
+    def pooling(self) -> Mapping[str, nn.Module]: ...
 
 
 @dataclass(frozen=True)
@@ -113,12 +125,14 @@ def find(family: Family | Any) -> Anatomy:
         names[path] = public
         sizes[public], shapes[public] = parameter.numel(), tuple(parameter.shape)
     linear = {f"{name}.{path}": linear_ends(tower.get_submodule(path)) for name, tower in towers.items() for path in linear_targets(tower)}
-    return Anatomy(tuple(_info(name, paths[id(tower)], tower) for name, tower in towers.items()), names, sizes, linear, shapes)
+    pooled = {name: paths[id(given)] for name, given in family.pooling.items()} if isinstance(family, Pooling) else {}
+    infos = tuple(_info(name, paths[id(tower)], tower, pooled.get(name, "")) for name, tower in towers.items())
+    return Anatomy(infos, names, sizes, linear, shapes)
 
 
-def _info(name: str, path: str, tower: PreTrainedModel) -> TowerInfo:
+def _info(name: str, path: str, tower: PreTrainedModel, pooled: str) -> TowerInfo:
     blocks = tuple(f"{name}.{block}" for block in block_paths(tower))
-    return TowerInfo(name, path, tokens.modality_of(tower), blocks, sum(parameter.numel() for parameter in tower.parameters()))
+    return TowerInfo(name, path, tokens.modality_of(tower), blocks, sum(parameter.numel() for parameter in tower.parameters()), pooled)
 
 
 def linear_ends(layer: nn.Module) -> tuple[int, int]:

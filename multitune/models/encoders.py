@@ -87,7 +87,7 @@ def run_present(module: PreTrainedModel, batch: Batch, part: str, *, pool: token
     On the meta device every row counts as there.
     """
     inputs, there = batch.inputs[part], present(batch, part)
-    if there.is_meta or bool(there.all()):
+    if _all_there(there):
         return tokens.read(module, inputs, pool=pool)
     rows = there.nonzero()[:, 0]
     if not len(rows):
@@ -95,6 +95,41 @@ def run_present(module: PreTrainedModel, batch: Batch, part: str, *, pool: token
         return tokens.Tokens(empty, torch.zeros_like(empty[..., 0], dtype=torch.bool), empty[:, 0])
     read = tokens.read(module, {name: value[rows] for name, value in inputs.items()}, pool=pool)
     return tokens.Tokens(*(_spread(value, rows, len(there)) for value in (read.values, read.mask, read.pooled)))
+
+
+class Pooled(nn.Module):
+    """One vector a row, where that is all that a family reads of a tower: a module, so that what it gives can be kept as a cut.
+
+    It runs the tower that it is given, and holds nothing.
+    """
+
+    def __init__(self, pool: tokens.Pool) -> None:
+        super().__init__()
+        self.pool: tokens.Pool = pool
+
+    def forward(self, module: PreTrainedModel, inputs: Mapping[str, Tensor]) -> Tensor:
+        """(rows, width)."""
+        return tokens.read(module, inputs, pool=self.pool).pooled
+
+
+def pooling(towers: Mapping[str, Tower]) -> nn.ModuleDict:
+    """What gives the vectors of these towers, under their children's names."""
+    return nn.ModuleDict({child(name): Pooled(tower.pool) for name, tower in towers.items()})
+
+
+def pool_present(pooled: nn.Module, tower: Tower, batch: Batch, part: str) -> Tensor:
+    """A tower's vector of each row that has the part, zeros (rows, width) for the others."""
+    inputs, there = batch.inputs[part], present(batch, part)
+    if _all_there(there):
+        return cast("Tensor", pooled(tower.module, inputs))
+    rows = there.nonzero()[:, 0]
+    if not len(rows):
+        return torch.zeros((len(there), tower.width), dtype=tower.module.dtype, device=tower.module.device)
+    return _spread(pooled(tower.module, {name: value[rows] for name, value in inputs.items()}), rows, len(there))
+
+
+def _all_there(there: Tensor) -> bool:
+    return there.is_meta or bool(there.all())
 
 
 def _spread(values: Tensor, rows: Tensor, count: int) -> Tensor:

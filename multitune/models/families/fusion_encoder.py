@@ -48,6 +48,7 @@ class FusionEncoder(nn.Module):
         plugin = catalog.find("fusion", options.fuse.name, options.fuse.options, where="model.fuse")
         with encoders.made_new(weights, "fusion"):
             self.fusion = cast("nn.Module", plugin.build(widths, width))
+        self.pooled = encoders.pooling(towers if self._fusion.reads == "pooled" else {})
         with encoders.made_new(weights, "head"):
             self.head = Heads(self._fusion.slots, {name: _size(need) for name, need in needs.answers.items()}, options.dropout)
 
@@ -60,6 +61,11 @@ class FusionEncoder(nn.Module):
     def towers(self) -> Mapping[str, PreTrainedModel]:
         """The towers by part."""
         return {name: tower.module for name, tower in self.loaded.items()}
+
+    @property
+    def pooling(self) -> Mapping[str, nn.Module]:
+        """What gives a tower's vector, of towers of which nothing else is read."""
+        return {name: self.pooled[encoders.child(name)] for name in (self.loaded if self.pooled else ())}
 
     @property
     def sources(self) -> Mapping[str, Tower]:
@@ -75,8 +81,11 @@ class FusionEncoder(nn.Module):
         """For each part `pooled` and, where the fusion reads them, `tokens` and `mask`; absent rows are zeros, which are never read."""
         made: dict[str, Mapping[str, Tensor]] = {}
         for name, tower in self.loaded.items():
-            read = encoders.run_present(tower.module, batch, name, pool=tower.pool, width=tower.width)
-            made[name] = {"pooled": read.pooled} | ({} if self._fusion.reads == "pooled" else {"tokens": read.values, "mask": read.mask})
+            if self.pooled:
+                made[name] = {"pooled": encoders.pool_present(self.pooled[encoders.child(name)], tower, batch, name)}
+            else:
+                read = encoders.run_present(tower.module, batch, name, pool=tower.pool, width=tower.width)
+                made[name] = {"pooled": read.pooled, "tokens": read.values, "mask": read.mask}
         return Features(made)
 
     def join(self, features: Features, batch: Batch) -> Outputs:

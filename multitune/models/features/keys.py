@@ -51,7 +51,8 @@ def key_parts(
         "form": 1,
         "cut": seam.cut.path,
         "seam": _seam(seam),
-        "weights": weights_under(family, seam.cut.path, row),
+        "pool": _pool(family, seam),
+        "weights": weights_under(family, seam.cut.path, row, tower=seam.cut.over),
         "preparing": dict(preparing),
         "view": VIEW,
         "type": asked.type,
@@ -66,10 +67,11 @@ def key_parts(
     }
 
 
-def weights_under(family: nn.Module, path: str, row: Row) -> str:
+def weights_under(family: nn.Module, path: str, row: Row, *, tower: str = "") -> str:
     """The sha256 (hex) of every parameter, buffer and setting that a cut's module depends on, found by running a row up to it.
 
-    Those of modules that begin before the cut's ends; a tower beside it, of which no gradient of the cut's output is, is left out.
+    tower: the path of the one that it runs, if it does not hold it. Those of modules that begin before the cut's ends; a tower beside it,
+    of which no gradient of the cut's output is, is left out.
     """
     begun: list[str] = []
     outputs: list[Tensor] = []
@@ -86,7 +88,7 @@ def weights_under(family: nn.Module, path: str, row: Row) -> str:
         total = [tensor.double().sum() for tensor in outputs if tensor.requires_grad]
         found = torch.autograd.grad(torch.stack(total).sum(), [p for _, p in named], allow_unused=True) if total else [None] * len(named)
     fed = {name for (name, _), gradient in zip(named, found, strict=True) if gradient is not None}
-    aside = [name for name in _beside(_tower(family, path), begun) if _parameters(family, name) and not _feeds(name, fed)]
+    aside = [name for name in _beside(tower or _tower(family, path), begun) if _parameters(family, name) and not _feeds(name, fed)]
     under = {name for name in begun if not any(f"{name}.".startswith(f"{tower}.") for tower in aside)}
     digest = hashlib.sha256()
     for name, tensor in sorted(_tensors(family), key=lambda pair: pair[0]):
@@ -154,6 +156,11 @@ def _parameters(family: nn.Module, name: str) -> bool:
 
 def _tensors(family: nn.Module) -> list[tuple[str, Tensor]]:
     return [*family.named_parameters(), *((f"{name}", buffer) for name, buffer in family.named_buffers())]
+
+
+def _pool(family: Any, seam: Seam) -> str:
+    """How a tower's vector is taken, where the cut is that."""
+    return str(family.pooling[seam.cut.tower].pool) if seam.cut.over else ""
 
 
 def _attention(family: Any) -> dict[str, str]:

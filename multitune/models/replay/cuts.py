@@ -20,15 +20,25 @@ from multitune.models.replay.recording import Row, collated
 from multitune.models.replay.trees import Layout, Shape, flatten
 
 BatchNorm = Literal["eval", "moving"]
+POOLED = "pooled"  # what a cut at a tower's vector is called by, after the tower: image.pooled
 
 
 @dataclass(frozen=True)
 class Cut:
-    """A module under which nothing moves. path: inside the family. name: public, a tower's name or a block's path. tower: its tower."""
+    """A module under which nothing moves. path: inside the family. name: public, a tower's name or a block's path. tower: its tower.
+
+    over: the path of a module that this one runs without holding it (its tower, where it gives the tower's vector); else empty.
+    """
 
     path: str
     name: str
     tower: str
+    over: str = ""
+
+    @property
+    def root(self) -> str:
+        """The path of the module that holds what lies under the cut."""
+        return self.over or self.path
 
 
 @dataclass(frozen=True)
@@ -74,11 +84,13 @@ class Candidates:
 
 
 def places(anatomy: Anatomy) -> list[Cut]:
-    """Every tower and every block, the highest first."""
+    """Every tower, what gives its vector where that is all that is read of it, and every block: the highest first."""
     return [cut for tower in anatomy.towers for cut in _places(tower)]
 
 
 def _places(tower: TowerInfo) -> Iterator[Cut]:
+    if tower.pooled:
+        yield Cut(tower.pooled, f"{tower.name}.{POOLED}", tower.name, tower.path)
     yield Cut(tower.path, tower.name, tower.name)
     for block in reversed(tower.blocks):
         yield Cut(f"{tower.path}{block.removeprefix(tower.name)}", block, tower.name)
@@ -88,13 +100,13 @@ def could_be(anatomy: Anatomy, moving: Collection[str]) -> list[Cut]:
     """The towers and blocks in which nothing moves, as far as names tell."""
     names = set(moving)
     paths = [path for path, name in anatomy.names.items() if name in names]
-    return [cut for cut in places(anatomy) if not any(path.startswith(f"{cut.path}.") for path in paths)]
+    return [cut for cut in places(anatomy) if not any(path.startswith(f"{cut.root}.") for path in paths)]
 
 
 def candidates(
     family: Any, anatomy: Anatomy, moving: Collection[str], *, row: Row, batch_norm: BatchNorm = "eval", kept: bool = True
 ) -> Candidates:
-    """Every tower and block boundary under which nothing moves and nothing is random, found by running one prepared row.
+    """Every tower, vector and block boundary under which nothing moves and nothing is random, found by running one prepared row.
 
     moving: public names of the tensors that move at some step. The family runs in the modes that training has, and stays as it was.
     Buffers that a forward changes move too. kept: false on the meta device, where equal numbers say nothing: what draws is random.
@@ -127,7 +139,7 @@ class _Look:
 
 
 def _reason(family: nn.Module, cut: Cut, moving: Collection[str], look: _Look | None, again: _Look | None) -> str:
-    inside = sum(path.startswith(f"{cut.path}.") for path in moving)
+    inside = sum(path.startswith(f"{cut.root}.") for path in moving)
     if look is None or look.calls != 1:
         return f"is called {look.calls if look else 0} times in a forward"
     if inside:

@@ -35,6 +35,7 @@ from tests.models.features.conftest import (
 
 CASES = {
     "a classifier over frozen towers": ("classifier", ("photo", "words")),
+    "a classifier that reads one vector a tower": ("sums", ("photo", "words")),
     "a classifier whose upper blocks move": ("classifier", ("photo.embeddings", "photo.layers.0", "photo.layers.1", "words")),
     "a classifier of which one tower moves": ("classifier", ("photo",)),
     "an embedder over frozen towers": ("embedder", ("photo", "words")),
@@ -86,6 +87,7 @@ def case(
         return made, moving(made, *still), encoder_decoders.rows(kind)
     made = {
         "classifier": lambda: classifier(folders),
+        "sums": lambda: classifier(folders, fuse="late_sum"),
         "embedder": lambda: embedder(folders),
         "clip": lambda: clip_embedder(tmp_path / "clip"),
         "speaker": lambda: speaker(tmp_path / "speaking"),

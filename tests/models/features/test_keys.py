@@ -56,6 +56,16 @@ def test_other_weights_under_the_cut_are_encoded_anew_and_only_theirs(folders: F
     assert (again.counts.encoded, again.counts.hits) == (20, 11)
 
 
+def test_another_way_to_take_a_towers_vector_is_another_features(folders: Folders, rows: list[Sample], tmp_path: Path) -> None:
+    found = []
+    for pool in ("mean", "first", "mean"):
+        towers = {"photo": {"pretrained": str(folders["vit"]), "pool": pool}, "words": str(folders["bert"])}
+        family = classifier(folders, towers=towers, fuse="concat")
+        counts = filled(family, moving(family, "photo", "words"), rows, tmp_path / "store").counts
+        found.append((counts.encoded, counts.hits, counts.bytes < 31 * 1024 + 16384))
+    assert found == [(31, 0, True), (20, 11, True), (0, 31, True)]
+
+
 def test_a_weight_above_the_cut_is_none_of_the_key(folders: Folders, rows: list[Sample], tmp_path: Path) -> None:
     still = ("photo.embeddings", "photo.layers.0", "words")
     family = classifier(folders)
@@ -141,7 +151,7 @@ def test_a_store_of_other_numbers_is_refused_with_the_row(
     folders: Folders, rows: list[Sample], store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     family = classifier(folders)
-    monkeypatch.setattr("multitune.models.features.keys.weights_under", lambda *_: "any")
+    monkeypatch.setattr("multitune.models.features.keys.weights_under", lambda *_, **__: "any")
     names = moving(family, "photo", "words")
     filled(family, names, rows, store)
     family.tower["photo"].layers[1].mlp.fc1.weight.data.mul_(1.5)

@@ -35,14 +35,20 @@ def names(found: Candidates) -> list[str]:
 
 def test_a_frozen_tower_is_a_cut_and_so_is_each_block_the_highest_first(folders: Folders) -> None:
     found = tried(family(folders["swin"], "image"), "head", "fusion")
-    assert names(found) == ["x", "x.encoder.layers.1.blocks.1", "x.encoder.layers.1.blocks.0", "x.encoder.layers.0.blocks.0"]
-    assert found.highest()["x"].path == "tower.x"
+    assert names(found) == ["x.pooled", "x", "x.encoder.layers.1.blocks.1", "x.encoder.layers.1.blocks.0", "x.encoder.layers.0.blocks.0"]
+    assert found.highest()["x"].path == "pooled.x"
+
+
+def test_where_tokens_are_read_no_vector_is_a_cut(folders: Folders) -> None:
+    found = tried(family(folders["vit"], "image", fuse="cross_attention"), "head", "fusion")
+    assert names(found)[:2] == ["x", "x.layers.2"]
 
 
 def test_no_cut_lies_above_what_moves(folders: Folders) -> None:
     found = tried(family(folders["bert"], "text"), "x.encoder.layer.1", "head")
     assert names(found) == ["x.encoder.layer.0"]
     assert [refusal.reason for refusal in found.refused] == [
+        "16 tensors inside move",
         "16 tensors inside move",
         "tensors that move lie under it",
         "16 tensors inside move",
@@ -81,7 +87,7 @@ def test_what_is_random_in_training_is_no_cut(folders: Folders, settings: Mappin
 
 
 def test_dropout_under_a_frozen_tower_is_not_active(folders: Folders) -> None:
-    assert names(tried(family(folders["bert"], "text"), "head"))[0] == "x"
+    assert names(tried(family(folders["bert"], "text"), "head"))[0] == "x.pooled"
 
 
 def test_looking_leaves_the_family_as_it_was(folders: Folders) -> None:

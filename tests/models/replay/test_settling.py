@@ -22,7 +22,7 @@ Folders = Mapping[str, Path]
 def test_the_highest_cut_of_a_frozen_tower_is_chosen_and_proven(folders: Folders) -> None:
     made = family(folders["bert"], "text")
     settled = settle(made, moving(made))
-    assert {tower: seam.cut.name for tower, seam in settled.seams.items()} == {"x": "x"}
+    assert {tower: seam.cut.name for tower, seam in settled.seams.items()} == {"x": "x.pooled"}
     assert settled.findings == ()
 
 
@@ -30,7 +30,7 @@ def test_a_chosen_cut_that_does_not_hold_is_none_and_a_finding_says_why(folders:
     made = family(folders["wav2vec2"], "audio")
     settled = settle(made, moving(made))
     assert settled.seams == {}
-    assert [(finding.code, finding.where) for finding in settled.findings] == [("cut-not-proven", "x")]
+    assert [(finding.code, finding.where) for finding in settled.findings] == [("cut-not-proven", "x.pooled")]
     assert "joined with longer rows" in settled.findings[0].message
 
 
@@ -68,7 +68,7 @@ def test_the_plan_proposes_the_highest_cuts_without_weights(folders: Folders) ->
     outline = plan.state(recipe, needs)
     proposed = plan.cuts(outline, recipe, outline.anatomy.match("words.encoder.layer.2") + outline.anatomy.match("head"))
     assert {name: value.value for name, value in proposed.items()} == {
-        "model.towers.photo.cut": "photo",
+        "model.towers.photo.cut": "photo.pooled",
         "model.towers.words.cut": "words.encoder.layer.1",
     }
     assert plan.cuts(outline, recipe, outline.anatomy.parameters) == {}

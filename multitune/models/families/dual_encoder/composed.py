@@ -34,6 +34,7 @@ class Composed(nn.Module):
         self.loaded = dict(towers)
         self.preparer = encoders.preparer(towers, needs)
         self.tower = nn.ModuleDict({encoders.child(name): tower.module for name, tower in towers.items()})
+        self.pooled = encoders.pooling(towers)
         with encoders.made_new(weights, "projection"):
             self.projection = nn.ModuleDict({encoders.child(name): linear(tower.width, width) for name, tower in towers.items()})
             self.scale = nn.Parameter(torch.full((), math.log(scale)))
@@ -43,6 +44,11 @@ class Composed(nn.Module):
     def towers(self) -> Mapping[str, PreTrainedModel]:
         """The towers by part."""
         return {name: tower.module for name, tower in self.loaded.items()}
+
+    @property
+    def pooling(self) -> Mapping[str, nn.Module]:
+        """What gives a tower's vector, all that is read of it."""
+        return {name: self.pooled[encoders.child(name)] for name in self.loaded}
 
     @property
     def sources(self) -> Mapping[str, Tower]:
@@ -56,12 +62,8 @@ class Composed(nn.Module):
 
     def encode(self, batch: Batch) -> Features:
         """part -> `pooled` (rows, width of its tower); zeros where absent."""
-        return Features(
-            {
-                name: {"pooled": encoders.run_present(tower.module, batch, name, pool=tower.pool, width=tower.width).pooled}
-                for name, tower in self.loaded.items()
-            }
-        )
+        pooled = self.pooling
+        return Features({name: {"pooled": encoders.pool_present(pooled[name], tower, batch, name)} for name, tower in self.loaded.items()})
 
     def join(self, features: Features, batch: Batch) -> Outputs:
         """Embeddings of unit length, zeros where absent, the scale, at most 100, and the bias, if there is one."""
