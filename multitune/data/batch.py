@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +13,6 @@ from torch import Tensor
 
 from multitune.core.protocols import Batch, Media, Sample, Sound
 from multitune.core.randomness import derive
-from multitune.data.sample import file_key
 
 
 def pad(rows: Sequence[Tensor], *, value: float, length: int = 0, multiple: int = 1) -> Tensor:
@@ -65,55 +64,6 @@ def content(sample: Sample, name: str) -> int:
         array = np.ascontiguousarray(value.wave if isinstance(value, Sound) else value)
         said = hashlib.blake2b(array.tobytes(), digest_size=16).hexdigest()
     return derive("content", part.modality, said, repr(part.span))
-
-
-@runtime_checkable
-class Repeats(Protocol):
-    """A preparer that makes the same row of the same sample, whenever it is asked."""
-
-    repeats: ClassVar[bool]
-
-
-@dataclass(frozen=True)
-class Ready:
-    """A row as it was prepared, and its sample."""
-
-    sample: Sample
-    row: Mapping[str, Any]
-
-
-@dataclass
-class Kept:
-    """Small rows as they were prepared, by their place: the first that fit into `max_bytes`, each as long as its files stay as they are.
-
-    Only for rows that are the same whenever they are read. size: about how many bytes a value takes.
-    """
-
-    size: Callable[[Any], int]
-    max_bytes: int = 32 << 20
-    max_row_bytes: int = 1 << 18
-    bytes: int = 0
-    _rows: dict[int, Ready] = field(default_factory=dict[int, Ready])
-
-    def get(self, place: int) -> Ready | None:
-        """The row of a place, if it is kept and no file of its has changed."""
-        found = self._rows.get(place)
-        return None if found is None or any(_changed(part.value) for part in found.sample.parts.values()) else found
-
-    def put(self, place: int, ready: Ready) -> None:
-        """Keep a row, if it is small and there is room."""
-        if self.bytes < self.max_bytes and place not in self._rows:
-            weight = ROW_BYTES + self.size(ready.row)
-            if weight <= self.max_row_bytes and self.bytes + weight <= self.max_bytes:
-                self._rows[place] = ready
-                self.bytes += weight
-
-
-ROW_BYTES = 2048  # of a sample and its columns, about
-
-
-def _changed(value: Any) -> bool:
-    return isinstance(value, Media) and value.path is not None and file_key(str(value.path)) != value.key
 
 
 def _moved(tensors: Mapping[str, Tensor], device: torch.device | str) -> dict[str, Tensor]:

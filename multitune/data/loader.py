@@ -26,7 +26,6 @@ from multitune.data.workers import Memo, Note, Pool, Work, joined, prepared, rea
 
 MEMO_BYTES = 1 << 30
 TIMEOUT_SECONDS = 120.0
-HELD_BYTES = 16 << 20  # of small rows; with what Python takes beside, a few times as much
 HERE = uuid.uuid4().hex  # of this process
 shared_memo = Memo(MEMO_BYTES)  # of this process: runs after each other, and evaluations between, prepare the same files once
 
@@ -95,9 +94,9 @@ class Loader:
         self._pool: Pool | None = None
 
     def over(self, preparer: Preparer, *, held: bool = False) -> Loader:
-        """The same steps of the same rows, prepared by another. held: its rows are small, and may be remembered."""
+        """The same steps of the same rows, prepared by another. held: its rows are small and repeat, so they may be kept."""
         made = copy.copy(self)
-        made._work, made._pool = replace(self._work, preparer=self._tightened(preparer), held=Memo(HELD_BYTES) if held else None), None
+        made._work, made._pool = replace(self._work, preparer=self._tightened(preparer), held=held), None
         return made
 
     def _tightened(self, preparer: Preparer) -> Preparer:

@@ -134,6 +134,12 @@ def file_key(place: str) -> str:
     return f"{place}|{status.st_size}|{status.st_mtime_ns}|{status.st_ctime_ns}|{status.st_ino}"
 
 
+def is_still(sample: Sample) -> bool:
+    """Whether every file of a sample has the stamp that it had when the sample was made."""
+    values: list[Any] = [part.value for part in sample.parts.values()]
+    return all(file_key(str(value.path)) == value.key for value in values if isinstance(value, Media) and value.path is not None)
+
+
 def _span(mapping: Mapping[str, Any]) -> tuple[float, float] | None:
     if "start" not in mapping or "end" not in mapping:
         return None

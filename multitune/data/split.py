@@ -17,10 +17,12 @@ from multitune.core.randomness import derive, derive_each
 from multitune.core.recipe import DataSpec, PartSpec
 from multitune.data.align import Aligned
 from multitune.data.decode import modality
+from multitune.data.manifest import Manifest
 from multitune.data.mix import Mixed
-from multitune.data.sample import cell, is_absent, sample
+from multitune.data.sample import cell, is_absent, is_still, sample
 
 FEW = 10
+KNOWN_SAMPLES = 2048  # of a split: a few kilobytes each
 SPLITS: tuple[Split, ...] = get_args(Split)
 
 
@@ -41,18 +43,33 @@ class Examples:
         return len(self.rows)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "ids"}
+        return {name: value for name, value in vars(self).items() if name not in ("ids", "_known")}
 
     @cached_property
     def ids(self) -> list[str]:
         """The ids in order."""
         return _ids(self.mixed, self.rows)
 
+    @cached_property
+    def _known(self) -> dict[int, Sample] | None:
+        """Samples that were made before; None where a row may be another when it is read again."""
+        tables = all(isinstance(rows, Manifest) for entry in self.mixed.entries for rows in entry.all_rows)
+        return {} if tables else None
+
     def sample(self, index: int) -> Sample:
-        """The sample in place `index`, its media not opened.
+        """The sample in place `index`, its media not opened; the first that are asked for are kept while their files stay as they are.
 
         Raises: BadPart for a value that cannot be its part.
         """
+        known = self._known
+        found = None if known is None else known.get(index)
+        if found is None or not is_still(found):
+            found = self._made(index)
+            if known is not None and (index in known or len(known) < KNOWN_SAMPLES):
+                known[index] = found
+        return found
+
+    def _made(self, index: int) -> Sample:
         number = int(self.rows[index])
         row = self.mixed.row(number)
         entry, _ = self.mixed.entry(number)

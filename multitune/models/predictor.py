@@ -151,7 +151,10 @@ def _at_rest(family: nn.Module) -> Generator[torch.device]:
     """Eval mode and no gradients inside; each module's own mode afterwards."""
     training = [module for module in family.modules() if module.training]
     device = next((parameter.device for parameter in family.parameters()), torch.device("cpu"))
-    family.eval()
+    if any(type(module).train is not nn.Module.train for module in training):
+        family.eval()
+    for module in training:  # a frozen tower, which is at rest already, is not switched
+        module.training = False
     try:
         with torch.inference_mode():
             yield device

@@ -226,7 +226,7 @@ def _choices(line: Line) -> tuple[Possible, Sequence[Choice]]:
     from multitune.verbs.train.deciding import choose, possible
 
     found = possible(line)
-    return found, choose(line, found)[0] if line.planned.recipe.features.store != "off" else ()
+    return found, choose(line, found).choices if line.planned.recipe.features.store != "off" else ()
 
 
 def _alone_equals_among(predictor: Any, samples: Sequence[Any]) -> bool:

@@ -44,7 +44,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 def test_each_phase_keeps_the_highest_cut_under_which_nothing_moves_in_it(whole: tuple[Path, Path], tmp_path: Path) -> None:
     store, run = whole
-    assert kept(run).startswith("image to step 2, image.")
+    assert kept(run).startswith("image.pooled to step 2, image.")
     assert kept(run).endswith("to step 6")
     assert multitune.store(action="list", folder=store).figures["spaces"] == 3
     plain = in_phases(store, features={"store": "off"})
@@ -83,7 +83,7 @@ def waiting(folder: Path) -> dict[str, Any]:
 @pytest.mark.slow
 def test_a_phase_that_is_brought_forward_brings_its_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     multitune.train(waiting(tmp_path / "store"), run=tmp_path / "whole")
-    assert kept(tmp_path / "whole").startswith("image to step 8, ")
+    assert kept(tmp_path / "whole").startswith("image.pooled to step 8, ")
     assert multitune.store(action="list", folder=tmp_path / "store").figures["spaces"] == 3
     ended(monkeypatch, tmp_path / "run", waiting(tmp_path / "other"))
     multitune.train(waiting(tmp_path / "other"), run=tmp_path / "run")
@@ -93,7 +93,7 @@ def test_a_phase_that_is_brought_forward_brings_its_cut(tmp_path: Path, monkeypa
 def test_what_moved_and_is_still_again_is_kept_as_it_has_become(tmp_path: Path) -> None:
     strategy = [{"pattern": "fusion*"}, {"pattern": "head*"}, {"pattern": "image*", "stop": 3}]
     multitune.train(in_phases(tmp_path / "store", strategy=strategy), run=tmp_path / "run")
-    assert kept(tmp_path / "run") == "none to step 3, image to step 6"
+    assert kept(tmp_path / "run") == "none to step 3, image.pooled to step 6"
     multitune.train(in_phases(tmp_path / "store", strategy=strategy, features={"store": "off"}), run=tmp_path / "plain")
     assert losses(tmp_path / "run") == pytest.approx(losses(tmp_path / "plain"), rel=1e-5)
     as_it_was = multitune.encode(in_phases(tmp_path / "store", strategy=strategy[:2]))
@@ -107,7 +107,7 @@ def test_with_averages_of_weights_nothing_that_moves_at_any_time_lies_under_a_cu
     multitune.train(made, run=tmp_path / "run")
     cuts = json.loads((tmp_path / "run" / "cuts.json").read_text("utf-8"))["cuts"]
     assert len(cuts) == 1
-    assert not cuts[0].startswith("image:")
+    assert not cuts[0].startswith("image.pooled:")
 
 
 @pytest.mark.parametrize(
@@ -170,5 +170,5 @@ def test_fixed_views_of_an_augmented_part_are_kept_and_are_those_of_a_run_withou
 
 
 def test_an_augmented_part_without_fixed_views_is_not_kept(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"features.store: on, but image: .* is augmented, another one in each epoch"):
+    with pytest.raises(RecipeError, match=r"features.store: on, but image.pooled: .* is augmented, another one in each epoch"):
         multitune.train(turned(tmp_path / "store", views=0), run=tmp_path / "run")

@@ -22,6 +22,7 @@ from multitune.models.features import shards
 from multitune.models.features.attached import Source, attached
 from multitune.models.features.contents import Contents
 from multitune.models.features.keys import Asked, foreign, key_parts
+from multitune.models.features.measuring import Encoded
 from multitune.models.features.preparing import Stand, StoredPreparer
 from multitune.models.features.shards import TYPES, Kept, Space, rounded
 from multitune.models.features.upkeep import MEDIA, used
@@ -65,6 +66,7 @@ class Features:
     seed: int = 0
     counts: Counts = field(default_factory=Counts)
     _seen: set[tuple[str, str]] = field(default_factory=set)
+    _begun: dict[tuple[str, str], Encoded] = field(default_factory=dict)
     _hits: dict[str, list[tuple[int, str, Sample]]] = field(default_factory=dict)
 
     @classmethod
@@ -87,7 +89,7 @@ class Features:
         for tower, seam in seams.items():
             way = ways(family.preparer)[tower]
             parts = (keys or {}).get(seam.cut.path) or space_key(family, seam, asked=asked)
-            folder = root / store.key(parts)[:40]
+            folder = root / folder_name(parts)
             shards.about(folder, {"tower": tower, "cut": seam.cut.name, "modality": way.modality, "key": parts})
             space = Space(folder, asked.type)
             findings += space.look(verify=True)
@@ -111,6 +113,16 @@ class Features:
         """Inside, the family runs on stored features where a batch names some."""
         with attached(self.family, self.sources):
             yield
+
+    def begin(self, encoded: Mapping[str, Sequence[Encoded]]) -> None:
+        """Rows that were encoded before, by the folder of their space: `fill` keeps them where they stand. Others are passed over."""
+        for source in self.sources:
+            rows = encoded.get(source.space.folder.name, ())
+            self._begun |= {(source.stand.tower, one.content): one for one in rows if one.content}
+
+    def begun(self, tower: str, content: str) -> Encoded | None:
+        """A row that was encoded before, once."""
+        return self._begun.pop((tower, content), None)
 
     def fill(self, samples: Iterable[Sample], memo: Memo | None = None) -> None:
         """Encode what these rows lack, and write it down. Rows that cannot be read are passed over: who asks for them finds out.
@@ -173,6 +185,11 @@ def alone(family: Any, sample: Sample, tower: str, memo: Memo) -> Row | None:
         return None
 
 
+def folder_name(parts: Mapping[str, Any]) -> str:
+    """The folder of a space in its store, by the parts of its key."""
+    return store.key(parts)[:40]
+
+
 def space_key(family: Any, seam: Seam, *, asked: Asked) -> dict[str, Any]:
     """The parts of the key of a cut's space, with the weights as they are."""
     way = ways(family.preparer)[seam.cut.tower]
@@ -195,10 +212,14 @@ class _Filling:
         content = content_of(sample, stand.parts, self._features.contents.of) if stand.asked(sample) else ""
         if not content or content in self._asked or not self._features.lacks(self._source, content, sample):
             return
-        row = self._features.prepared(sample, self._source, self._memo)
+        before = self._features.begun(stand.tower, content)
+        row = self._features.prepared(sample, self._source, self._memo) if before is None else before.row
         if row is None:
             return
         self._asked.add(content)
+        if before is not None:
+            self._keep(content, before.sample, row, before.stored)
+            return
         group = self._waiting.setdefault(self._features.family.preparer.bucket(row), [])
         group.append((content, sample, row))
         if len(group) == GROUP_ROWS:
@@ -215,11 +236,17 @@ class _Filling:
         features, source = self._features, self._source
         made = encode_rows(features.family, source.seam, [row for _, _, row in group])
         for (content, sample, row), stored in zip(group, made, strict=True):
-            if stored is None or not still(sample, source.stand.parts, content, features.contents):
-                continue
-            self._made[content] = Kept(stored, source.way.light(row, source.silent))
-            self._bytes += stored.num_bytes
-            features.counts.rounding = max(features.counts.rounding, _rounding(stored, TYPES[source.space.type]))
+            if stored is not None:
+                self._keep(content, sample, row, stored)
+
+    def _keep(self, content: str, sample: Sample, row: Row, stored: Stored) -> None:
+        """Hold an encoded row until it is written, unless a file of its changed meanwhile."""
+        features, source = self._features, self._source
+        if not still(sample, source.stand.parts, content, features.contents):
+            return
+        self._made[content] = Kept(stored, source.way.light(row, source.silent))
+        self._bytes += stored.num_bytes
+        features.counts.rounding = max(features.counts.rounding, _rounding(stored, TYPES[source.space.type]))
         if self._bytes >= SHARD_BYTES or len(self._made) >= SHARD_ROWS:
             self._write()
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from multitune.core.errors import RecipeError
@@ -16,11 +15,13 @@ from multitune.verbs.train.stages import Stage
 
 if TYPE_CHECKING:
     from multitune.models.features.choosing import Asked, Choice, Cost
+    from multitune.models.features.measuring import Encoded
     from multitune.models.replay import Seam
     from multitune.verbs.train.line import Line
 
-TRIED = 4  # rows that are measured
+TRIED = 32  # rows that are looked at for a group of one shape, which is measured
 WHERE = "features.store"
+ONCE = "no row is read twice"
 
 
 @dataclass(frozen=True)
@@ -91,8 +92,35 @@ def _refuse_lack(line: Line, asked: Mapping[str, str], stages: Sequence[Stage], 
         raise RecipeError(WHERE, f"on, but {why}", "Use auto, which keeps what it can.")
 
 
-def choose(line: Line, found: Possible) -> tuple[list[Choice], dict[str, Mapping[str, Any]]]:
-    """The choice for each of what could be kept, and the keys of their spaces by cut.
+def read_twice(line: Line) -> bool:
+    """Whether anything could be kept at all: some row is asked for twice, or it is to be kept whatever it saves."""
+    spec = line.planned.recipe.features
+    if spec.store == "on" or any(cut != NO_CUT for cut in spec.cuts.values()):
+        return True
+    stages = [Stage(start, stop) for start, stop, _ in stretches(line)]
+    asked = [_asked(line, stages, place) for place in range(len(stages))]
+    return any(one.reads > one.rows for one in asked)
+
+
+def unread(line: Line) -> dict[str, Value]:
+    """What the plan says where no row is asked for twice: nothing is proven, measured or kept."""
+    from multitune.models.replay import could_be
+
+    towers = dict.fromkeys(cut.tower for _, _, moving in stretches(line) for cut in could_be(line.anatomy, moving))
+    return {f"features.{tower}.kept": Value(NO_CUT, "derived", note=f"not kept: {ONCE}") for tower in towers}
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The choice for each of what could be kept. keys: of their spaces, by cut. begun: rows that were encoded, by their space's folder."""
+
+    choices: tuple[Choice, ...] = ()
+    keys: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    begun: Mapping[str, Sequence[Encoded]] = field(default_factory=dict)
+
+
+def choose(line: Line, found: Possible) -> Chosen:
+    """Decide for each of what could be kept.
 
     Raises: RecipeError where one must be kept and cannot.
     """
@@ -110,7 +138,7 @@ def choose(line: Line, found: Possible) -> tuple[list[Choice], dict[str, Mapping
         if must and not choice.kept:
             raise RecipeError(WHERE, f"{seam.cut.name} was to be kept, and {choice.why}.", "Free some space, or use auto.")
         made.append(choice)
-    return made, costs.keys
+    return Chosen(tuple(made), costs.keys, costs.begun)
 
 
 def _free(line: Line) -> float:
@@ -146,37 +174,48 @@ def evaluations(line: Line, start: int, stop: int) -> int:
 
 
 class _Costs:
-    """What rows cost at cuts, measured once on this machine. keys: of the cuts' spaces."""
+    """What rows cost at cuts, measured once on this machine. keys: of the cuts' spaces; begun: what was encoded for it, by folder."""
 
     def __init__(self, line: Line) -> None:
-        self._line, self.keys = line, dict[str, Mapping[str, Any]]()
-        self._samples: list[Any] | None = None
+        self._line = line
+        self.keys: dict[str, Mapping[str, Any]] = {}
+        self.begun: dict[str, Sequence[Encoded]] = {}
 
     def of(self, seam: Seam) -> Cost:
         """What a row costs at a cut."""
         from multitune.models.features import measuring
-        from multitune.models.features.filling import space_key
+        from multitune.models.features.filling import folder_name, space_key
         from multitune.verbs.train.storing import folder_of, wanted
 
         line, asked = self._line, wanted(self._line)
         key = self.keys[seam.cut.path] = space_key(line.family, seam, asked=asked)
         cost = measuring.remembered(folder_of(line), key)
         if cost is None:
-            cost = measuring.measured(line.family, seam, self._rows(seam.cut.tower), type=asked.type)
+            cost, self.begun[folder_name(key)] = measuring.measured(line.family, seam, self._rows(seam.cut.tower), type=asked.type)
             measuring.remember(folder_of(line), key, cost)
         return cost
 
     def _rows(self, tower: str) -> list[Any]:
-        """A few prepared rows that have what the tower reads; made up where none can be read."""
+        """A group of prepared rows of one shape that have what the tower reads, with contents and samples; made up where there is none."""
+        from multitune.models.features.contents import Contents
         from multitune.models.features.filling import alone
-        from multitune.models.predictor import Forgetful
-        from multitune.models.replay import probe_rows
+        from multitune.models.features.ways import content, ways
+        from multitune.models.predictor import GROUP_ROWS, Forgetful
+        from multitune.models.replay import probe_rows, probe_sample
         from multitune.verbs.train.storing import taken
 
-        line = self._line
-        first = [(place, 0) for place in line.loader.order(0)[: 4 * TRIED].tolist()]
-        drawn = (alone(line.family, sample, tower, Forgetful()) for sample in taken(line.loader, first))
-        return [*islice((row for row in drawn if row is not None), TRIED)] or probe_rows(line.family, 1)
+        line, contents = self._line, Contents()
+        parts = ways(line.family.preparer)[tower].parts
+        groups: dict[Hashable, list[Any]] = {}
+        for sample in taken(line.loader, [(place, 0) for place in line.loader.order(0)[:TRIED].tolist()]):
+            held = content(sample, parts, contents.of)  # before it is read, so that a file that changes meanwhile is found out
+            row = alone(line.family, sample, tower, Forgetful())
+            if row is not None:
+                group = groups.setdefault(line.family.preparer.bucket(row), [])
+                group.append((held, sample, row))
+                if len(group) == GROUP_ROWS:
+                    return group
+        return max(groups.values(), key=len, default=[("", probe_sample(line.family.needs, seed=0), probe_rows(line.family, 1)[0])])
 
 
 def values(stages: Sequence[Stage], possible: Possible, choices: Sequence[Choice] = ()) -> dict[str, Value]:

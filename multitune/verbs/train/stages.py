@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from multitune.models.features.attached import Source
     from multitune.models.features.contents import Contents
     from multitune.models.features.filling import Counts, Features
+    from multitune.models.features.measuring import Encoded
     from multitune.models.replay import Seam
     from multitune.tuning.ranks import Ranks
     from multitune.verbs.train.line import Line
@@ -34,10 +35,13 @@ class Stages:
     """What a run keeps, stage by stage: the family reads what the stage that was entered last has.
 
     A stage is opened when a step or an evaluation first asks for it, with the weights as they are then: its key covers them, so what
-    moved before and is still now is another row of the store than what it was at the start.
+    moved before and is still now is another row of the store than what it was at the start. begun: rows that were encoded before, by the
+    folder of their space; where the key of a stage names that folder, they are what it would encode.
     """
 
-    def __init__(self, line: Line, stages: tuple[Stage, ...], ranks: Ranks) -> None:
+    def __init__(
+        self, line: Line, stages: tuple[Stage, ...], ranks: Ranks, *, begun: Mapping[str, Sequence[Encoded]] | None = None
+    ) -> None:
         from multitune.models.features.filling import Counts
 
         self._line, self.stages, self._ranks = line, stages, ranks
@@ -45,7 +49,7 @@ class Stages:
         self.findings: list[Finding] = []
         self._contents: Contents | None = None
         self._live: list[Source] = []
-        self._at, self._features = -1, None
+        self._at, self._features, self._begun = -1, None, begun or {}
 
     @property
     def keeps(self) -> bool:
@@ -127,6 +131,7 @@ class Stages:
             found.counts, found.contents = self.counts, self._contents or found.contents
             self._contents, self.findings = found.contents, [*self.findings, *findings]
             if self._ranks.main:
+                found.begin(self._begun)
                 found.fill(every_sample(line, step, stage.stop, first=place == 0))
                 found.check()
             self._live += found.sources

@@ -80,7 +80,7 @@ def keep(line: Line, run: RunDir, ranks: Ranks) -> Kept:
     Raises: RecipeError where something must be kept and cannot; WriteFault where a run that began with stored features cannot have them;
     Fault for a stored row that the model no longer gives.
     """
-    from multitune.verbs.train.deciding import possible, values
+    from multitune.verbs.train.deciding import possible, read_twice, unread, values
 
     if line.planned.recipe.features.store == "off" or not could_keep(line):
         return Kept(line)
@@ -90,6 +90,11 @@ def keep(line: Line, run: RunDir, ranks: Ranks) -> Kept:
     if _DECISIONS[decided] == "off":
         return Kept(line, findings)
     as_in_training(line, ranks)
+    if not decided and not read_twice(line):
+        if ranks.main:
+            keep_cuts((), (), run)
+            run.write_json(FILE, {"store": "off", "kept": [], "findings": []})
+        return Kept(_running(line, Stages(line, (), ranks), unread(line)))
     found = possible(line)
     if ranks.main and run.read_json(CUTS) is None:
         keep_cuts(found.lines, found.findings, run)
@@ -102,16 +107,16 @@ def keep(line: Line, run: RunDir, ranks: Ranks) -> Kept:
 
 def _decided(line: Line, found: Possible, run: RunDir, ranks: Ranks) -> Kept:
     """What a run that has not begun keeps; it may still go on without."""
-    from multitune.verbs.train.deciding import choose, values
+    from multitune.verbs.train.deciding import Chosen, choose, values
 
     must = line.planned.recipe.features.store == "on"
-    choices, keys = ranks.on_main(lambda: choose(line, found)) or ([], {})
-    wanted = ranks.from_main([int(choice.kept) for choice in choices] if ranks.main else [0] * len(found.towers))
-    stages, findings = Stages(line, found.kept([*map(bool, wanted)]), ranks), list[Finding]()
+    chosen = ranks.on_main(lambda: choose(line, found)) or Chosen()
+    wanted = ranks.from_main([int(choice.kept) for choice in chosen.choices] if ranks.main else [0] * len(found.towers))
+    stages, findings = Stages(line, found.kept([*map(bool, wanted)]), ranks, begun=chosen.begun), list[Finding]()
 
     def filled() -> bool:
         try:
-            stages.enter(0, keys)
+            stages.enter(0, chosen.keys)
         except WriteFault as fault:
             if must:
                 raise
@@ -125,7 +130,7 @@ def _decided(line: Line, found: Possible, run: RunDir, ranks: Ranks) -> Kept:
     if ranks.main:
         facts = {"store": "on" if any(wanted) else "off", "kept": wanted, "findings": [finding.to_json() for finding in findings]}
         run.write_json(FILE, facts)
-    return Kept(_running(line, stages, values(stages.stages, found, choices)), tuple(findings))
+    return Kept(_running(line, stages, values(stages.stages, found, chosen.choices)), tuple(findings))
 
 
 def _running(line: Line, stages: Stages, said: Mapping[str, Value]) -> Line:
