@@ -146,15 +146,21 @@ def _plain(answer: Category | Labels | Number | Text | Embedding) -> dict[str, A
     }
 
 
+def rested(module: nn.Module) -> list[nn.Module]:
+    """Put a module into eval mode; gives those inside that were in training mode. What is at rest already is not switched."""
+    training = [inner for inner in module.modules() if inner.training]
+    if any(type(inner).train is not nn.Module.train for inner in training):
+        module.eval()
+    for inner in training:
+        inner.training = False
+    return training
+
+
 @contextmanager
 def _at_rest(family: nn.Module) -> Generator[torch.device]:
     """Eval mode and no gradients inside; each module's own mode afterwards."""
-    training = [module for module in family.modules() if module.training]
     device = next((parameter.device for parameter in family.parameters()), torch.device("cpu"))
-    if any(type(module).train is not nn.Module.train for module in training):
-        family.eval()
-    for module in training:  # a frozen tower, which is at rest already, is not switched
-        module.training = False
+    training = rested(family)
     try:
         with torch.inference_mode():
             yield device

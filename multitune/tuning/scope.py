@@ -20,6 +20,7 @@ from multitune.core.finding import Finding, Severity
 from multitune.core.recipe import TuningRow
 from multitune.models import anatomy as anatomies
 from multitune.models.anatomy import Anatomy
+from multitune.models.predictor import rested
 from multitune.models.replay.modes import set_modes, statistics
 from multitune.tuning import inserts
 from multitune.tuning.rules import Clock, Span, resolve, spans
@@ -75,6 +76,7 @@ class Scope:
     clock: Clock = field(default_factory=Clock)
     step: int = 0
     _entered: list[Entry] | None = None
+    _left: tuple[list[Entry], list[torch.nn.Module]] | None = None
     _moving: tuple[range, list[Entry]] = (range(0), [])
 
     @property
@@ -128,6 +130,11 @@ class Scope:
         if moving is self._entered:
             return
         self._entered = moving
+        left, self._left = self._left, None
+        if left is not None and left[0] is moving:  # back from an evaluation: nothing else has changed
+            for module in left[1]:
+                module.training = True
+            return
         for parameter in (*self.family.parameters(), *(entry.parameter for entry in self.entries)):
             parameter.requires_grad_(False)
         for entry in moving:
@@ -136,8 +143,10 @@ class Scope:
 
     def leave(self) -> None:
         """Put the whole model into eval mode; `enter` comes back from it."""
+        trained = rested(self.family)
+        if self._entered is not None:
+            self._left = (self._entered, trained)
         self._entered = None
-        self.family.eval()
 
     def buffers(self) -> dict[str, Tensor]:
         """The model's buffers by module path."""

@@ -60,7 +60,7 @@ class TrainSpec(Strict):
     batch_norm: Literal["eval", "moving"] = "eval"
     balance: str = Field(default="", description="answer whose classes are drawn equally often")
     evaluate_every: int = Field(default=0, ge=0, description="steps; 0: at the end of each epoch, at most 10 times")
-    checkpoint_every: int = Field(default=0, ge=0, description="steps; 0: with each evaluation")
+    checkpoint_every: int = Field(default=0, ge=0, description="steps; 0: with an evaluation, two seconds apart at least")
     keep: int = Field(default=2, ge=1, description="checkpoints kept, beside the best")
     early_stop: EarlyStop | None = None
     plateau: Plateau | None = None

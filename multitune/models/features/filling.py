@@ -287,9 +287,11 @@ class FillingPredictor(Predictor):
 
 
 def _rounding(stored: Stored, type: torch.dtype) -> float:
+    if type == torch.float32:
+        return 0.0
     numbers = [tensor.double() for tensor in stored.tensors if tensor.numel() and tensor.is_floating_point()]
     errors = [(rounded(tensor.float(), type).double() - tensor).abs().max() / _spread(tensor) for tensor in numbers]
-    return max(map(float, errors), default=0.0) if type != torch.float32 else 0.0
+    return max(map(float, errors), default=0.0)
 
 
 def _refuse(source: Source, row: str, kept: Stored, again: Stored) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -75,6 +76,15 @@ class Kept:
 
 
 def keep(line: Line, run: RunDir, ranks: Ranks) -> Kept:
+    """`_kept`, uncollected: modules and weights stay, and looking through all of them again and again would take half a second."""
+    gc.freeze()
+    try:
+        return _kept(line, run, ranks)
+    finally:
+        gc.unfreeze()
+
+
+def _kept(line: Line, run: RunDir, ranks: Ranks) -> Kept:
     """Decide what is kept, or do as this run decided before; the plan of the line says which.
 
     Raises: RecipeError where something must be kept and cannot; WriteFault where a run that began with stored features cannot have them;

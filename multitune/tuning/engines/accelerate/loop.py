@@ -33,6 +33,7 @@ from multitune.tuning.signals import Asked, Interrupted
 from multitune.tuning.step import Report, Step
 
 Watch = Callable[[Any], Mapping[str, float]]
+CHECKPOINT_SECONDS = 2.0  # apart, where the recipe does not say how often: each is flushed to the disk, which may take longer than an epoch
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,7 @@ class Loop:
         self.events = Events(self.run.folder / "events.jsonl", after=self.done) if self.ranks.main else None
         self.tracking = Tracking.of(plan, self.run, after=self.done) if self.ranks.main else Tracking()
         self._started, self._first = time.monotonic(), self.done
+        self._kept_at = self._started
 
     @property
     def seconds(self) -> float:
@@ -171,11 +173,12 @@ class Loop:
 
         Raises: Stopped, after a checkpoint, where a signal came meanwhile; an evaluation that it cut short is done again on resume.
         """
-        last = self.done == self.scope.total
+        last, every = self.done == self.scope.total, self.plan.values["train.checkpoint_every"]
         evaluates = self.looked < self.done and (last or self.done % self.plan["train.evaluate_every"] == 0)
         if evaluates:
             self._evaluate(asked)
-        wanted = last or self.done % self.plan["train.checkpoint_every"] == 0 or self.best_step == self.done or self.stopped_by
+        due = self.done % every.value == 0 and (every.origin == "recipe" or time.monotonic() - self._kept_at >= CHECKPOINT_SECONDS)
+        wanted = last or due or self.best_step == self.done or self.stopped_by
         wanted = wanted or (evaluates and self.averaging.keeps_looks)
         keeps = self.kept < self.done and bool(wanted)
         if keeps:
@@ -186,7 +189,7 @@ class Loop:
 
     def keep(self) -> None:
         """Write a checkpoint; what it rests on (events, ledger) is on the disk before it."""
-        self.kept = self.done
+        self.kept, self._kept_at = self.done, time.monotonic()
         if self.events is None:
             return
         self.events.sync()
