@@ -57,9 +57,9 @@ def better(metric: Metric, figure: str) -> Literal["higher", "lower"]:
 def way(asked: Iterable[Question], figure: str) -> Literal["higher", "lower"]:
     """Which way a figure is better: as the metric says that names it, else by the words of its name, else as most metrics have it."""
     metrics, name = [question.ask() for question in asked], figure.rpartition("/")[2]
-    said = [better(metric, name) for metric in metrics if name == metric.primary or name in metric.otherwise]
-    if said:
-        return said[0]
+    for metric in metrics:
+        if name == metric.primary or name in metric.otherwise:
+            return better(metric, name)
     if smaller_is_better(figure):
         return "lower"
     smaller = sum(metric.better == "lower" for metric in metrics)
