@@ -17,7 +17,7 @@ from PIL import Image, ImageFile
 
 from multitune.core import catalog
 from multitune.core.protocols import Media, Part, Sound
-from multitune.data.decode import BadPart, modality, opened
+from multitune.data.decode import BadPart, measured, modality, opened
 from multitune.data.sample import sample
 from tests.data.plain import picture, png, wav
 
@@ -347,3 +347,16 @@ def test_start_and_end_give_media_their_span() -> None:
     row = {"image": picture(1), "start": "1.5", "end": "2"}
     assert sample(row, {"image": "image"}, id="a").parts["image"].span == (1.5, 2.0)
     assert sample(row | {"end": "late"}, {"image": "image"}, id="a").parts["image"].span is None
+
+
+@pytest.mark.parametrize("turn", [None, 1, 3, 6, 8])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_a_picture_is_as_high_and_wide_as_its_header_says_once_it_is_turned(kind: str, turn: int | None) -> None:
+    stream, asked = io.BytesIO(), Image.Exif()
+    if turn is not None:
+        asked[274] = turn
+    Image.new("RGB", (30, 20)).save(stream, kind, exif=asked)
+    part = Part("image", Media(key="x", data=stream.getvalue()))
+    assert measured(part) == opened(part).value.shape[:2]
+    assert measured(Part("image", opened(part).value)) == opened(part).value.shape[:2]
+    assert measured(Part("image", Media(key="y", data=stream.getvalue()[:9]))) is None

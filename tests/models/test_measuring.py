@@ -25,9 +25,14 @@ from multitune.models.measuring import size_of
 from multitune.models.signals import AudioSignal, Signal, TextSignal, VideoSignal
 from multitune.tuning.gradients import Gradients
 from tests.data.plain import of_texts, outlined, texts
+from tests.models import encoder_decoders, seeing
 from tests.models.conftest import tokenizer
+from tests.models.test_generative_whole import built as whole
+from tests.models.test_generative_whole import row as picture_row
+from tests.models.test_generative_whole import write_smolvlm
 
 Folders = Mapping[str, Path]
+SIZES = [(20, 30), (60, 30), (64, 64), (24, 70), None]
 WORDS = ["red", "blue", "circle", "river", "two", "stars"]
 
 
@@ -205,3 +210,57 @@ def test_a_model_that_speaks_tells_the_lengths_of_its_prompt_and_its_answer() ->
     batch = family.preparer.collate(made)
     assert batch.inputs["lm"]["input_ids"].shape[1] == max(found["lm.prompt"].padded)
     assert batch.answers["label"].shape[1] == max(found["lm.answer"].padded)
+
+
+WROTE = {"llava": seeing.write_llava, "qwen": seeing.write_qwen, "smolvlm": write_smolvlm}
+
+
+@pytest.mark.parametrize("kind", WROTE)
+def test_a_model_that_reads_pictures_itself_tells_the_lengths_of_its_prompt_by_their_headers(kind: str, tmp_path: Path) -> None:
+    family: Any = whole(WROTE[kind](tmp_path))
+    made = [picture_row(place, "a moon " * place, "which? " * (1 + place), size) for place, size in enumerate(SIZES)]
+    samples = [
+        *made,
+        Sample("torn", {"image": Part("image", Media(key="torn", data=b"\xff\xd8\xff")), "question": made[0].parts["question"]}),
+    ]
+    found, rows = family.preparer.lengths(samples), [family.preparer.prepare(one, Remembering()) for one in made]
+    assert list(found["joined.prompt"].real) == [*(row["inputs"]["input_ids"].shape[1] for row in rows), 0]
+    assert list(found["joined.answer"].real) == [*(len(row["answer"]) for row in rows), 0]
+    for preparer in (family.preparer, family.preparer.tight()):
+        width = preparer.collate(rows).inputs["joined"]["attention_mask"].shape[1]
+        assert width == max(preparer.lengths(made)["joined.prompt"].padded)
+    longest = max(row["inputs"]["input_ids"].shape[1] for row in rows)
+    assert family.preparer.tight().collate(rows).inputs["joined"]["input_ids"].shape[1] == longest + 1
+
+
+@pytest.mark.parametrize("kind", encoder_decoders.KINDS)
+def test_an_encoder_decoder_tells_the_lengths_of_what_both_sides_take(kind: str, encoders: Folders) -> None:
+    family: Any = encoder_decoders.built(encoders[kind], encoder_decoders.needs(kind))
+    samples = encoder_decoders.rows(kind)
+    found, rows = family.preparer.lengths(samples), [family.preparer.prepare(one, Remembering()) for one in samples]
+    assert list(found["decoder.answer"].real) == [len(row["answer"]) for row in rows]
+    assert list(found["decoder.prompt"].real) == [len(row["given"]) for row in rows]
+    assert ("encoder" in found) == (kind in ("t5", "bart"))  # of pictures and of sounds in windows all are as long
+    for preparer in (family.preparer, family.preparer.tight()) if "encoder" in found else ():
+        assert preparer.collate(rows).inputs["encoder"]["input_ids"].shape[1] == max(preparer.lengths(samples)["encoder"].padded)
+
+
+@pytest.fixture(scope="module")
+def encoders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
+    """Small encoder-decoders."""
+    return encoder_decoders.write_folders(tmp_path_factory.mktemp("two-sided"))
+
+
+def test_grouped_rows_of_a_model_that_reads_pictures_itself_have_the_losses_of_ungrouped_ones(tmp_path: Path) -> None:
+    family: Any = whole(seeing.write_qwen(tmp_path)).eval()
+    rows = [
+        family.preparer.prepare(picture_row(place, "a moon", "w " * (1 + place), size), Remembering()) for place, size in enumerate(SIZES)
+    ]
+
+    def losses(preparer: Any) -> torch.Tensor:
+        batch = preparer.collate(rows)
+        with torch.no_grad():
+            logits = family(batch).logits["caption"]
+        return torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch.answers["caption"].flatten(), reduction="none")
+
+    assert losses(family.preparer).allclose(losses(family.preparer.tight()), rtol=0, atol=1e-5)

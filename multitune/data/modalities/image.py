@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+from PIL import ExifTags, Image, ImageFile, ImageOps, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
 from multitune.core import catalog
 from multitune.core.protocols import MediaModality
@@ -23,6 +23,8 @@ from multitune.core.randomness import generator
 
 MAX_BYTES = 64 << 20
 MAX_PIXELS = 64_000_000
+_TURNING = {"exif", "xmp", "Raw profile type exif"}  # where a file may ask for rotation
+_ON_THEIR_SIDE = range(5, 9)  # orientations that exchange height and width
 _PLUGINS = (JpegImagePlugin, PngImagePlugin, WebPImagePlugin)  # imported, so that Pillow need not load all of its own
 # Pillow's parsers let all of these through on damaged bytes.
 _PILLOW_ERRORS = (
@@ -57,6 +59,18 @@ class Images:
         if isinstance(value, np.ndarray):
             return _from_array(value)
         raise ValueError(f"found {type(value).__name__}, not a picture")
+
+    def measure(self, value: Any) -> tuple[int, ...]:
+        """Height and width as `decode` gives them, of a file by its header. Raises ValueError."""
+        if isinstance(value, np.ndarray):
+            return int(value.shape[0]), int(value.shape[1])
+        try:
+            with warnings.catch_warnings(action="ignore"), Image.open(value, formats=("JPEG", "PNG", "WEBP")) as picture:
+                turned = picture.info.keys() & _TURNING and picture.getexif().get(ExifTags.Base.Orientation, 1) in _ON_THEIR_SIDE
+                width, height = reversed(picture.size) if turned else picture.size
+        except _PILLOW_ERRORS as error:
+            raise ValueError(f"has no header ({type(error).__name__})") from None
+        return height, width
 
     def encode(self, value: np.ndarray) -> tuple[str, bytes]:
         """A PNG of exactly these pixels."""
@@ -139,7 +153,7 @@ def _check_size(width: int, height: int) -> None:
 
 def _pixels(picture: Image.Image) -> np.ndarray:
     picture.load()
-    if picture.info.keys() & {"exif", "xmp", "Raw profile type exif"}:
+    if picture.info.keys() & _TURNING:
         picture = ImageOps.exif_transpose(picture)
     if picture.mode == "RGB" and "transparency" not in picture.info:
         return np.array(picture)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,13 +17,14 @@ from torch import Tensor
 
 from multitune.core.errors import ModelError
 from multitune.core.protocols import Batch, Media, Memo, Part, Sample
-from multitune.data.decode import BadPart, opened
+from multitune.data.bucketing.lengths import Stream
+from multitune.data.decode import BadPart, measured, opened
 from multitune.models.families.generative.preparing import IGNORED, padded, rounded, shortened
 from multitune.models.families.generative.prompt import Prompt, neutral, special_tokens
 from multitune.models.families.generative.seen import Replayed, Seen, SightWay
 from multitune.models.features.light import is_hollow
 from multitune.models.prepare import Prepared
-from multitune.models.signals import TextSignal
+from multitune.models.signals import BUCKET, TextSignal
 
 JOINED = "joined"
 Arrays = Mapping[str, NDArray[Any]]
@@ -35,6 +36,7 @@ class JointPreparer:
 
     media: the parts that are pictures, in order. limits: text part or answer -> tokens kept of it, 0: all. limit: tokens in all.
     sight: the tower that reads the pictures; empty where there is not the one. Pictures that are `Prepared` are what `SightWay` keeps.
+    step: prompts are padded to a multiple of it.
     """
 
     processor: Any
@@ -44,6 +46,7 @@ class JointPreparer:
     limits: Mapping[str, int]
     limit: int
     sight: str = ""
+    step: int = BUCKET
 
     def ways(self) -> Mapping[str, SightWay]:
         """The pictures' way to the tower that reads them."""
@@ -107,9 +110,23 @@ class JointPreparer:
         shapes = tuple(sorted((name, array.shape) for name, array in row["inputs"].items() if array.shape[1:] != (length,)))
         return self._length(row), shapes
 
+    def lengths(self, samples: Sequence[Sample]) -> Mapping[str, Stream]:
+        """How long rows will be: of the prompt's tokens, pictures' among them by the size that their headers state, and of the answer's."""
+        found = [self._lengths_of(sample) for sample in samples]
+        asked, said = ([one[place] for one in found] for place in (0, 1))
+        return {
+            f"{JOINED}.prompt": Stream(asked, [self._padded(one) if one else 0 for one in asked]),
+            f"{JOINED}.answer": Stream(said, said),
+        }
+
+    def tight(self) -> JointPreparer:
+        """The same, padding prompts to the longest row and no further."""
+        return replace(self, step=1)
+
     def describe(self) -> Mapping[str, Any]:
         """All that decides what a row becomes."""
         return {
+            **({"step": self.step} if self.step != BUCKET else {}),
             "processor": json.loads(self.processor.to_json_string()),
             "lm": dict(TextSignal(self.processor.tokenizer, self.limit).describe()),
             "chat_template": str(self.processor.chat_template or ""),
@@ -134,8 +151,41 @@ class JointPreparer:
         return tuple([token for token in self._tail(asked, told or "") if token in special][:1])
 
     def _length(self, row: Mapping[str, Any]) -> int:
+        return self._padded(row["inputs"]["input_ids"].shape[1])
+
+    def _padded(self, length: int) -> int:
         """Padded length; one column more than the row at least, so that attention takes the same path for every row."""
-        return rounded(row["inputs"]["input_ids"].shape[1] + 1)
+        return rounded(length + 1, self.step)
+
+    def _lengths_of(self, sample: Sample) -> tuple[int, int]:
+        """The tokens of a row's prompt and of its answer; none where a part cannot be read: that is told when the row is prepared."""
+        sizes = [measured(sample.parts[name]) for name in self.media if name in sample.parts]
+        known = tuple((size[0], size[1]) for size in sizes if size is not None)
+        if len(known) < len(sizes):
+            return 0, 0
+        try:
+            told = {name: self._text(sample.parts[name], name, {}) for name in (*self.prompt.parts, self.answer) if name in sample.parts}
+            said = told.pop(self.answer, None)
+            asked, whole = self._words(self.prompt.fill(told), len(sizes), said)
+            more = self._more(known) if known else 0
+        except (BadPart, ValueError):
+            return 0, 0
+        return len(self._ids(asked)) + more, len(self._tail(asked, whole)) if whole is not None else 0
+
+    def _more(self, sizes: tuple[tuple[int, int], ...]) -> int:
+        """The tokens that pictures of these heights and widths add to those of the text that names them."""
+        if sizes not in self._known:
+            asked = self._words("a", len(sizes), None)[0]
+            blank = Seen(tuple(Image.new("RGB", (width, height)) for height, width in sizes))
+            self._known[sizes] = self._joined(asked, blank, None)["input_ids"].shape[1] - len(self._ids(asked))
+        return self._known[sizes]
+
+    @cached_property
+    def _known(self) -> dict[tuple[tuple[int, int], ...], int]:
+        return {}
+
+    def _ids(self, text: str) -> list[int]:
+        return self.processor.tokenizer(text, add_special_tokens=self._adds(text), verbose=False)["input_ids"]
 
     def _text(self, part: Part, name: str, truncated: dict[str, int]) -> str:
         text = neutral(opened(part).value, self._special)
@@ -172,9 +222,7 @@ class JointPreparer:
 
         Raises: ModelError if the tokens up to the answer are not the same with and without it.
         """
-        tokenizer, more = self.processor.tokenizer, self._adds(asked)
-        before = tokenizer(asked, add_special_tokens=more, verbose=False)["input_ids"]
-        after = tokenizer(told, add_special_tokens=more, verbose=False)["input_ids"]
+        before, after = self._ids(asked), self._ids(told)
         if not told.startswith(asked) or after[: len(before)] != before:
             found = f"the text up to the answer ({asked[-30:]!r}) does not stay the same when the answer follows."
             raise ModelError("model.prompt", found, "End it where a word ends, or mend the folder's chat template.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -11,12 +11,14 @@ import numpy as np
 import torch
 
 from multitune.core.protocols import Batch, Media, Memo, Sample
+from multitune.data.bucketing.lengths import Stream
 from multitune.data.decode import BadPart, opened, read_as
+from multitune.models import measuring
 from multitune.models.families.generative.preparing import IGNORED, answer_ids, padded, shortened
 from multitune.models.families.generative.prompt import Prompt, neutral, special_tokens
 from multitune.models.families.generative.sides import Frame
 from multitune.models.prepare import Prepared
-from multitune.models.signals import Row, Signal, Storable
+from multitune.models.signals import Row, Signal, Storable, TextSignal
 
 ENCODER, DECODER = "encoder", "decoder"
 
@@ -82,6 +84,19 @@ class TwoSidedPreparer:
         """What the encoder's row pads to, and the length of what is given to the decoder."""
         return self.signal.bucket(row["source"]), len(row["given"])
 
+    def lengths(self, samples: Sequence[Sample]) -> Mapping[str, Stream]:
+        """How long rows will be: of what the encoder reads, where that varies, and of the tokens given to the decoder and the answer's."""
+        found = [self._lengths_of(sample) for sample in samples]
+        read, given, said = ([one[place] for one in found] for place in range(3))
+        signal: Any = self.signal
+        varies = isinstance(signal, measuring.Varying) and signal.varies
+        made = {ENCODER: signal.lengths(read)} if varies else {}
+        return made | {f"{DECODER}.prompt": Stream(given, given), f"{DECODER}.answer": Stream(said, said)}
+
+    def tight(self) -> TwoSidedPreparer:
+        """The same, padding texts to the longest row and no further."""
+        return replace(self, signal=replace(self.signal, step=1)) if isinstance(self.signal, TextSignal) else self
+
     def describe(self) -> Mapping[str, Any]:
         """All that decides what a row becomes."""
         return {
@@ -100,6 +115,17 @@ class TwoSidedPreparer:
     @cached_property
     def _special(self) -> tuple[str, ...]:
         return special_tokens(self.tokenizer)
+
+    def _lengths_of(self, sample: Sample) -> tuple[Any, int, int]:
+        """What decides the length of the encoder's row, and the tokens given to the decoder and those of its answer."""
+        try:
+            text = self.prompt.fill({name: self._text(sample, name, {}) for name in self.prompt.parts if name in sample.parts})
+            said = len(self._answer(opened(sample.parts[self.answer]).value, {})) if self.answer in sample.parts else 0
+        except BadPart:
+            return None, 0, 0
+        if not self.medium:
+            return text, len(self.frame.start), said
+        return measuring.size_of(sample.parts.get(self.medium)), len(self.frame.start) + len(self._ids(text, {})), said
 
     def _medium(self, sample: Sample, memo: Memo) -> Row:
         part = sample.parts.get(self.medium)
