@@ -20,15 +20,23 @@ SHARES = (0.025, 0.975)
 QUANTILE = 1.959963984540054  # of the normal distribution, at 0.975
 
 
-def interval(rows: NDArray[np.generic], statistic: Callable[[Array], Array], *, draws: int, seed: int) -> tuple[float, float]:
+def interval(
+    rows: NDArray[np.generic], statistic: Callable[[Array], Array], *, draws: int, seed: int, one_sided: bool = False
+) -> tuple[float, float]:
     """Low and high of a statistic that needs only sums over rows.
 
     rows (n, k) or (n,): what each row adds. statistic: sums (draws, k) -> values (draws,); put a 1 in a column to have the count.
+    one_sided: draws lie to one side of the value, as those of a sum of absolute values do; they are brought back by how far their mean is
+    from it (the bootstrap's estimate of bias; Efron and Tibshirani 1993, chapter 10), and none below 0.
     With no draws, or where no draw has a finite value, both ends are the value of all rows.
     """
     table = np.asarray(rows, np.float64)
     table = table[:, None] if table.ndim == 1 else table
-    return interval_of_weights(np.ones(len(table), np.int64), lambda weights: statistic(weights @ table), draws=draws, seed=seed)
+    counts = np.ones(len(table), np.int64)
+    drawn = _drawn(counts, lambda weights: statistic(weights @ table), draws=draws, seed=seed)
+    if one_sided and draws:
+        drawn = np.maximum(drawn - (drawn.mean() - float(statistic(table.sum(0, keepdims=True))[0])), 0.0)
+    return _ends(drawn)
 
 
 def interval_of_weights(counts: NDArray[np.int64], statistic: Callable[[Array], Array], *, draws: int, seed: int) -> tuple[float, float]:
@@ -36,12 +44,20 @@ def interval_of_weights(counts: NDArray[np.int64], statistic: Callable[[Array], 
 
     counts (n,): how many rows are like this one. statistic: weights (draws, n), whole numbers that add up to the rows -> values (draws,).
     """
+    return _ends(_drawn(counts, statistic, draws=draws, seed=seed))
+
+
+def _drawn(counts: NDArray[np.int64], statistic: Callable[[Array], Array], *, draws: int, seed: int) -> Array:
+    """The finite values of draws; where there is none, the value of all rows."""
     values = np.concatenate([statistic(block) for block in weights(counts, draws=draws, seed=seed)]) if draws else np.empty(0)
     values = values[np.isfinite(values)]
-    if not len(values):
-        value = float(statistic(np.asarray(counts, np.float64)[None])[0])
-        return value, value
-    low, high = np.quantile(values, SHARES)
+    return values if len(values) else statistic(np.asarray(counts, np.float64)[None])
+
+
+def _ends(drawn: Array) -> tuple[float, float]:
+    if len(drawn) == 1:
+        return float(drawn[0]), float(drawn[0])
+    low, high = np.quantile(drawn, SHARES)
     return float(low), float(high)
 
 

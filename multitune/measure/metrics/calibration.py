@@ -2,9 +2,9 @@
 
 The confidence of a row is the probability of the class that is predicted. ECE: rows are put into `bins` bins of equal width, each open
 below and closed above (0.7 of ten bins lies in 0.6 to 0.7); it is the mean over rows of how far, in their bin, the share of right rows lies
-from the mean confidence. It cannot be below what few rows in a bin leave to chance, and its draws lie a little above it. Brier: the sum
-over classes of the squared error of the probabilities (0 to 2). Log loss: in nats, of at least 1e-15 for the true class. Four numbers are
-kept for a row, no scores.
+from the mean confidence. It cannot be below what few rows in a bin leave to chance; its draws lie above it by as much again, which its
+interval takes back. Brier: the sum over classes of the squared error of the probabilities (0 to 2). Log loss: in nats, of at least 1e-15
+for the true class. Four numbers are kept for a row, no scores.
 Source: Guo et al. 2017, arXiv:1706.04599; Brier 1950.
 """
 
@@ -66,7 +66,7 @@ class Calibration(Metric):
         if not self._right:
             return
         for name, rows, statistic in self._figures():
-            low, high = interval(rows, statistic, draws=draws, seed=seed)
+            low, high = interval(rows, statistic, draws=draws, seed=seed, one_sided=name == "ece")
             yield Figure(name, float(statistic(rows.sum(0, keepdims=True))[0]), low, high, drawn=draws > 0)
 
     def by_row(self) -> Mapping[str, ByRow]:

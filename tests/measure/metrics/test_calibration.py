@@ -59,6 +59,12 @@ def test_probabilities_that_are_true_have_a_small_ece_and_boasting_a_large_one()
     assert values(fed(sharp, truths))["ece"] > 0.15
 
 
+def test_the_interval_of_ece_holds_the_figure_and_nothing_below_zero() -> None:
+    for rows in range(100, 160, 4):
+        ece = next(figure for figure in fed(*drawn(rows)).compute(draws=300, seed=0) if figure.name == "ece")
+        assert 0 <= ece.low <= ece.value <= ece.high
+
+
 def test_brier_and_log_loss_are_those_of_their_formulas() -> None:
     scores, truths = drawn(100)
     hot = np.array([[label == truth for label in LABELS] for truth in truths], float)
