@@ -48,6 +48,11 @@ def write(folder: Path, samples: Sequence[Sample], predictor: Predictor) -> None
     (place / ROWS).write_text(text + "\n", "utf-8")
 
 
+def count(folder: Path) -> int:
+    """How many rows of the data an artifact holds."""
+    return len(json.loads((folder / FOLDER / ROWS).read_text("utf-8")))
+
+
 def read(folder: Path) -> Iterator[tuple[Sample, Prediction]]:
     """The golden samples with the predictions of the saved model."""
     place = folder / FOLDER

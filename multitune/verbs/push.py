@@ -61,6 +61,8 @@ def push(artifact: Path | str | Artifact, repo: str, *, endpoint: str = "", priv
     opened = _opened(artifact)
     from huggingface_hub import HfApi, constants, get_token
 
+    from multitune.deliver import golden
+
     place = (endpoint or constants.ENDPOINT).rstrip("/")
     _refuse_unencrypted(place)
     token = get_token()
@@ -71,6 +73,8 @@ def push(artifact: Path | str | Artifact, repo: str, *, endpoint: str = "", priv
     told = f"pushed {len(sizes)} files, {sum(sizes) / (1 << 20):.1f} MB, of {opened.folder} to {repo}" + (
         f" at {revision}" if revision else ""
     )
+    rows = golden.count(opened.folder)
+    told += f"\nwith {rows} rows of the test split (golden/), by which any copy is checked" if rows else ""
     back = f"back again: hf download {repo} --local-dir FOLDER, then multitune predict FOLDER"
     figures = {"files": float(len(sizes)), "bytes": float(sum(sizes))}
     return Result(ok=True, figures=figures, paths={"artifact": opened.folder}, text=f"{told}\n{commit}\n{back}")

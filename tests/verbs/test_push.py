@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -53,6 +54,8 @@ def test_every_file_of_the_artifact_arrives_and_what_was_there_before_goes(made:
     assert hub.private == {"me/model"}
     assert hub.tokens == {f"Bearer {TOKEN}"}
     assert "hf download me/model" in shown.stdout
+    rows = json.loads(held["golden/rows.json"])
+    assert f"with {len(rows)} rows of the test split (golden/)" in shown.stdout
 
 
 @pytest.mark.slow

@@ -196,7 +196,7 @@ def _proof(facts: Facts) -> Iterator[str]:
     yield ""
     yield f"Plan `{facts.plan[:12]}`, preprocessing `{facts.contract[:12]}` (contract.json)."
     yield "`artifact.json` has the size and sha256 of every file; an artifact opens only if all of them are right."
-    yield "`golden/` has a few inputs with what the model said to them."
+    yield "`golden/` has a few rows of the test split with what the model said to them."
     yield ""
 
 
