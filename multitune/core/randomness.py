@@ -7,6 +7,7 @@ import json
 import random
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
+from json.encoder import encode_basestring_ascii
 
 import numpy as np
 
@@ -27,7 +28,7 @@ def derive_each(*names: int | str, last: Iterable[str]) -> list[int]:
     found: list[int] = []
     for one in last:
         drawn = begun.copy()
-        drawn.update(f"{json.dumps(one)}]".encode())
+        drawn.update(f"{encode_basestring_ascii(one)}]".encode())
         found.append(int.from_bytes(drawn.digest(), "big") >> 1)
     return found
 

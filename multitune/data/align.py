@@ -51,7 +51,7 @@ def align(mixed: Mixed, spec: DataSpec, ledger: Ledger) -> Aligned:
             present[name] = _named(name, lambda column=column: mixed.present(column))
             continue
         cells = _named(name, lambda column=column: mixed.column(column))
-        present[name] = np.array([not is_absent(value) for value in cells], dtype=bool)
+        present[name] = mixed.present(column)
         if name in spec.answers:
             answers[name] = _answers(mixed, name, part, cells)
         else:
@@ -96,12 +96,18 @@ def _named(name: str, read: Callable[[], Found]) -> Found:
 def _answers(mixed: Mixed, name: str, part: PartSpec, cells: Sequence[Any]) -> list[Any]:
     kind = modality(part.modality, part.options)
     values: list[Any] = []
+    known: dict[str, Any] = {}  # equal texts are read once
     for index, value in enumerate(cells):
+        if type(value) is str and value in known:
+            values.append(known[value])
+            continue
         if is_absent(value):
             values.append(None)
             continue
         try:
             values.append(kind.decode(cell(value)))
+            if type(value) is str and kind.name == "category":
+                known[value] = values[-1]
         except ValueError as error:
             raise DataError(_place(mixed, index, name), f"{error}.", f"Mend it, or read {name} as another modality.") from None
     return values

@@ -21,6 +21,7 @@ from multitune.data.reading.rows import BATCH_ROWS
 from multitune.data.sample import is_absent
 
 KEPT = "rows.arrow"
+FIRST = 512  # cells that tell whether a column has few texts
 SETTLED_SECONDS = 2.0  # a file younger than this may change again without a new time stamp; its hash is not remembered
 
 
@@ -96,7 +97,7 @@ class Manifest:
         """
         if name not in self.columns:
             raise DataError(self.name, f'has no column "{name}"; there are {", ".join(self.columns)}.', did_you_mean(name, self.columns))
-        return [_value(cell) for batch in self._batches for cell in batch.column(name).to_pylist()]
+        return [cell for batch in self._batches for cell in _cells(batch.column(name))]
 
     def paths(self, name: str, *, limit: int) -> Iterator[str | None]:
         """What the first `limit` cells of a column name as a file; None where they hold bytes or nothing. Bytes are not read."""
@@ -151,6 +152,9 @@ def check_unique(ids: Sequence[Any], *, where: str) -> None:
 
     Raises: DataError naming the rows, counted from 1.
     """
+    known = set(ids) if all(type(one) is str for one in ids) else set[str]()
+    if len(known) == len(ids) and "" not in known:
+        return
     first: dict[str, int] = {}
     for number, row_id in enumerate(ids, 1):
         if row_id is None or str(row_id) == "":
@@ -173,6 +177,22 @@ def _value(cell: Any) -> Any:
     return None if cell == "" else cell
 
 
+def _cells(column: pa.Array) -> list[Any]:
+    """All cells of a column as `Rows` gives them; of a column with few texts equal ones are one object, and each is made once."""
+    if not _has_few(column):
+        return [_value(cell) for cell in column.to_pylist()]
+    coded = column.dictionary_encode()
+    words = [*map(_value, coded.dictionary.to_pylist()), None]
+    places = coded.indices.fill_null(len(words) - 1).to_pylist()
+    return [words[place] for place in places]
+
+
+def _has_few(column: pa.Array) -> bool:
+    """Whether the first cells of a column of texts are few texts."""
+    texts = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+    return texts and len(column) > FIRST and 2 * len(column.slice(0, FIRST).unique()) < FIRST
+
+
 def _paths(column: pa.Array) -> Iterator[str | None]:
     if pa.types.is_struct(column.type):
         inside = column.field("bytes").is_valid().to_pylist()
@@ -188,6 +208,10 @@ def _present(column: pa.Array) -> np.ndarray:
         return _present(column.field("bytes")) | _present(column.field("path"))
     if pa.types.is_large_binary(column.type):
         return np.asarray(column.is_valid())
+    if _has_few(column):
+        coded = column.dictionary_encode()
+        filled = np.array([*(not is_absent(word) for word in coded.dictionary.to_pylist()), False])
+        return filled[coded.indices.fill_null(len(filled) - 1).to_numpy(zero_copy_only=False)]
     return np.array([not is_absent(cell) for cell in column.to_pylist()], dtype=bool)
 
 
@@ -199,15 +223,15 @@ def _keep(tables: Iterator[pa.Table], path: Path) -> None:
 
 
 def _remembered_hash(path: Path) -> str:
-    """The sha256 of a file, remembered by path, size, time stamp and inode; a file that has just changed is read."""
+    """The sha256 of a file, remembered by path, size, time stamp, last change and inode; a file that has just changed is read."""
     status = path.stat()
-    stamp = {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "inode": status.st_ino}
+    stamp = {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "ctime_ns": status.st_ctime_ns, "inode": status.st_ino}
     note = cache_root() / "hashes" / f"{key({'path': str(path.resolve())})[:20]}.json"
     found = _note(note)
     if found.get("stamp") == stamp:
         return str(found["sha256"])
     content = hash_file(path)
-    if time.time() - status.st_mtime > SETTLED_SECONDS:
+    if time.time() - max(status.st_mtime, status.st_ctime) > SETTLED_SECONDS:
         write_atomic(note, json.dumps({"stamp": stamp, "sha256": content}).encode())
     return content
 

@@ -118,7 +118,10 @@ class Mixed:
         Raises: DataError if no source has it.
         """
         self.require(name)
-        return [cell for entry in self.entries for cell in _cells(entry, name)]
+        every: list[Any] = []
+        for entry in self.entries:
+            every += _cells(entry, name)
+        return every
 
     def present(self, name: str) -> np.ndarray:
         """Whether each row has something in a column, bool (rows,); the bytes of media are not read.
@@ -233,13 +236,11 @@ def _filled(rows: Rows, name: str) -> np.ndarray:
     return np.array([not is_absent(cell) for cell in rows.column(name)], dtype=bool)
 
 
-def _cells(entry: Entry, name: str) -> Iterator[Any]:
+def _cells(entry: Entry, name: str) -> Sequence[Any]:
     if name in entry.rows.columns:
-        yield from entry.rows.column(name)
-        return
+        return entry.rows.column(name)
     for other in entry.joined:
         if name in other.columns:
             cells = other.rows.column(name)
-            yield from (cells[match] if match >= 0 else None for match in other.matches.tolist())
-            return
-    yield from (None for _ in range(len(entry.rows)))
+            return [cells[match] if match >= 0 else None for match in other.matches.tolist()]
+    return [None] * len(entry.rows)

@@ -21,6 +21,7 @@ from multitune.data.manifest import Manifest
 from multitune.data.mix import Mixed
 from multitune.data.sample import cell, is_absent, is_still, sample
 
+MANY = 4096  # texts that are remembered while a column is read
 FEW = 10
 KNOWN_SAMPLES = 2048  # of a split: a few kilobytes each
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -90,8 +91,18 @@ class Examples:
         """The text of a part or column in order, None where absent."""
         spec = self.parts.get(part)
         cells = self.mixed.column((spec.column or part) if spec is not None else part)
-        picked = (cells[index] for index in self.rows.tolist())
-        return [None if is_absent(value) else str(cell(value)) for value in picked]
+        known: dict[str, str] = {}  # texts that were looked at, where they are few
+        found: list[str | None] = []
+        for index in self.rows.tolist():
+            value = cells[index]
+            if type(value) is str and value in known:
+                found.append(known[value])
+                continue
+            text = None if is_absent(value) else str(cell(value))
+            if type(value) is str and text is not None and len(known) < MANY:
+                known[value] = text
+            found.append(text)
+        return found
 
     def values(self, part: str) -> list[Any]:
         """The decoded values of a part that is no medium, in order, None where absent."""
@@ -211,7 +222,7 @@ def _limited(where: np.ndarray, ids: Sequence[str], spec: DataSpec) -> np.ndarra
 
 
 def _prove_disjoint(where: np.ndarray, ids: Sequence[str], groups: Sequence[str], *, explicit: bool) -> None:
-    for kind, keys in (("id", ids), ("group", groups if explicit else [])):
+    for kind, keys in (("id", ids if len(set(ids)) < len(ids) else []), ("group", groups if explicit and any(groups) else [])):
         first: dict[str, int] = {}
         for key, number in zip(keys, where.tolist(), strict=bool(keys)):
             if key and number >= 0 and first.setdefault(key, number) != number:

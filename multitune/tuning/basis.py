@@ -87,7 +87,11 @@ def _stamps_of(examples: Examples, column: str, own: str) -> Iterator[str]:
     cells, roots = examples.mixed.column(column), examples.mixed.roots(column)
     known: dict[tuple[int, str], str] = {}
     for row, source in zip(examples.rows.tolist(), examples.sources.tolist(), strict=True):
-        path = _path(cells[row])
+        cell = cells[row]
+        if type(cell) is str and (source, cell) in known:
+            yield known[source, cell]
+            continue
+        path = _path(cell)
         if path is None:
             yield "0" * DIGITS  # nothing there, or content that the table's own fingerprint covers
             continue

@@ -118,19 +118,23 @@ def test_the_fingerprint_is_of_the_content_alone(tmp_path: Path) -> None:
     assert first.fingerprint == same.fingerprint != other.fingerprint
 
 
-def test_a_table_that_changed_is_read_anew(tmp_path: Path) -> None:
-    path = tmp_path / "a.csv"
-    opened(path, "n\n1\n")
-    os.utime(path, (1, 1))
-    open_table(path, name="t")
-    assert rows(opened(path, "n\n2\n")) == [{"n": "2"}]
+@pytest.fixture
+def settled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A table that was opened when its last change was no longer new."""
+    monkeypatch.setattr("multitune.data.manifest.SETTLED_SECONDS", -1.0)
+    opened(tmp_path / "a.csv", "n\n1\n")
+    return tmp_path / "a.csv"
 
 
-def test_a_settled_table_is_not_hashed_again(tmp_path: Path) -> None:
-    path = tmp_path / "a.csv"
-    opened(path, "n\n1\n")
-    os.utime(path, (1, 1))
-    open_table(path, name="t")
+def test_a_table_that_changed_is_read_anew_though_its_time_stamp_was_put_back(settled: Path) -> None:
+    before = settled.stat()
+    settled.write_text("n\n2\n")
+    os.utime(settled, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert rows(open_table(settled, name="t")) == [{"n": "2"}]
+
+
+@pytest.mark.usefixtures("settled")
+def test_a_settled_table_is_not_hashed_again() -> None:
     assert len(list((cache_root() / "hashes").glob("*.json"))) == 1
 
 
@@ -254,3 +258,13 @@ def test_a_format_without_separators_takes_none(tmp_path: Path) -> None:
     path.write_text('{"a": 1}\n')
     with pytest.raises(DataError, match="has no separator"):
         open_table(path, name="a", separator=";")
+
+
+def test_a_column_of_few_texts_gives_what_a_column_of_many_gives(tmp_path: Path) -> None:
+    few = ["a", "", " ", "é", "007"]
+    lines = [{"few": few[place % 5] if place % 7 else None, "many": f"{place}"} for place in range(3 * FIRST)]
+    table = opened(tmp_path / "a.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    cells = [table.row(place).get("few") for place in range(len(table))]
+    assert table.column("few") == cells
+    assert table.present("few").tolist() == [cell is not None and bool(cell.strip()) for cell in cells]
+    assert table.column("many") == [str(place) for place in range(len(table))]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -34,7 +34,6 @@ from multitune.core.protocols import (
 from multitune.core.rundir import REQUEST, RunDir
 from multitune.data.decode import BadPart
 from multitune.data.split import Examples
-from multitune.deliver.artifact import Artifact, open_artifact
 from multitune.deliver.sealing import SEAL
 from multitune.models import encoders
 from multitune.models.load import TowerSpec, Weights, load_tower
@@ -43,6 +42,9 @@ from multitune.tuning.ranks import Ranks
 from multitune.tuning.teaching import Table, keep, kept
 from multitune.verbs.train.line import Line
 from multitune.verbs.train.said import Said
+
+if TYPE_CHECKING:
+    from multitune.deliver.artifact import Artifact
 
 WHERE = "loss.teacher"
 CHUNK = 512
@@ -104,6 +106,8 @@ def opened(loss: TaughtLoss, needs: Needs) -> Teacher:
 
     Raises: RecipeError as `plan` does.
     """
+    from multitune.deliver.artifact import open_artifact  # with all that it takes, which a run without a teacher need not wait for
+
     path = Path(loss.teacher)
     try:
         if (path / SEAL).is_file() or (path / REQUEST).is_file():
