@@ -17,7 +17,7 @@ from multitune.core.errors import DataError
 from multitune.core.recipe import DataSpec
 from multitune.core.store import cache_root
 from multitune.data import mix, reading
-from multitune.data.manifest import Manifest, open_table
+from multitune.data.manifest import FIRST, Manifest, open_table
 from multitune.data.reading import parquet
 from multitune.data.sample import is_absent
 from multitune.data.sources.rows import MemoryRows
