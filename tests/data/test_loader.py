@@ -24,10 +24,11 @@ from multitune.core.recipe import Recipe
 from multitune.data import plan
 from multitune.data.batch import contents
 from multitune.data.loader import Loader, StepBatches, augmentations, batches
-from multitune.data.order import Order
+from multitune.data.order import Order, Task
 from multitune.data.split import Examples
 from multitune.data.workers import Memo as BoundedMemo
-from tests.data.plain import Plain, picture_table, recipe, write_jsonl
+from multitune.data.workers import Work
+from tests.data.plain import Plain, picture, picture_table, png, recipe, write_jsonl
 
 AUGMENT = [{"name": "crop"}, "dihedral"]
 
@@ -218,6 +219,46 @@ def test_a_bad_part_costs_its_row_alone_and_stands_in_the_ledger(tmp_path: Path)
     found = ids(loader(examples, ledger=ledger).steps(0, 6))
     assert found[:10] == [row_id for row_id in clean if row_id != "r005"]
     assert [(r.id, r.fate, r.part, r.source) for r in ledger.records()] == [("r005", "quarantined", "image", "table")]
+
+
+class Counted(Plain):
+    """Makes the same row of the same sample, and says how often it was asked."""
+
+    repeats = True
+    asked = 0
+
+    def prepare(self, sample: Sample, memo: Memo) -> Mapping[str, Any]:
+        """Counts."""
+        self.asked += 1
+        return super().prepare(sample, memo)
+
+
+def test_a_row_is_prepared_once_and_anew_when_its_file_changes(tmp_path: Path) -> None:
+    examples, preparer, task = examples_of(tmp_path, 4), Counted(), Task(0, 0, 0, (0, 1, 2, 3))
+    work = Work(examples, preparer, 3, {}, 1 << 20)
+
+    def pixels() -> list[Any]:
+        batch = work.make(task, BoundedMemo(0)).batch
+        assert batch is not None
+        return batch.inputs["image"]["x"].tolist()
+
+    before, again = pixels(), pixels()
+    assert before == again
+    assert preparer.asked == 4
+    (tmp_path / "2.png").write_bytes(png(picture(9)))
+    after = pixels()
+    assert [one == other for one, other in zip(before, after, strict=True)] == [True, True, False, True]
+    assert preparer.asked == 5
+
+
+def test_a_row_that_may_be_another_is_prepared_each_time(tmp_path: Path) -> None:
+    preparer, task = Counted(), Task(0, 0, 0, (0, 1))
+    for held, asked in ((False, 4), (True, 2)):
+        preparer.asked = 0
+        work = Work(examples_of(tmp_path, 4), preparer, 3, augmented()["augment"], 1 << 20, views=2 if held else 0, held=held)
+        for _ in range(2):
+            assert work.make(task, BoundedMemo(0)).batch is not None
+        assert preparer.asked == asked
 
 
 def test_a_micro_batch_without_rows_is_not_there(tmp_path: Path) -> None:

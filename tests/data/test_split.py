@@ -43,6 +43,18 @@ def test_rows_of_a_group_stay_together(column: str) -> None:
     assert sum(len(examples) for examples in found.examples.values()) == 600
 
 
+def test_a_sample_is_made_once_and_anew_when_its_file_changes(tmp_path: Path) -> None:
+    rows = outlined(recipe(picture_table(tmp_path, 3))).examples["train"]
+    before, other = rows.sample(0), rows.sample(1)
+    assert rows.sample(0) is before
+    media = before.parts["image"].value
+    media.path.write_bytes(png(picture(9)))
+    again = rows.sample(0)
+    assert again.parts["image"].value.key != media.key
+    assert rows.sample(0) is again
+    assert rows.sample(1) is other
+
+
 def test_a_column_names_the_split() -> None:
     rows = texts(30, part=lambda n: ("train", "train", "test")[n % 3])
     found = outlined(of_texts(rows, split={"column": "part"}))

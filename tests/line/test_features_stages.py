@@ -147,6 +147,18 @@ def test_a_short_run_keeps_nothing_and_says_why(tmp_path: Path) -> None:
     assert kept(tmp_path / "run") == "none"
 
 
+def test_where_no_row_is_read_twice_nothing_is_proven_or_measured_and_the_plan_says_why(tmp_path: Path) -> None:
+    made = in_phases(tmp_path / "store", strategy=[{"pattern": "fusion*"}, {"pattern": "head*"}])
+    made["features"]["store"] = "auto"
+    made["train"] |= {"steps": 2, "evaluate_every": 2}
+    result = multitune.train(made, run=tmp_path / "run")
+    assert "features/encoded" not in result.figures
+    assert json.loads((tmp_path / "run" / "cuts.json").read_text("utf-8"))["cuts"] == []
+    assert kept(tmp_path / "run") == "none"
+    assert "no row is read twice" in (tmp_path / "run" / "plan.txt").read_text("utf-8")
+    assert not (tmp_path / "store").exists()
+
+
 def turned(folder: Path, **features: Any) -> dict[str, Any]:
     """A head over a frozen tower whose pictures are turned, two views of each."""
     made = in_phases(folder, strategy=[{"pattern": "fusion*"}, {"pattern": "head*"}])

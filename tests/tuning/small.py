@@ -180,7 +180,7 @@ class Steps:
 
 
 def plan(**changes: Any) -> Plan:
-    """A plan of 8 steps for these models; changes: `lr=1.0` for `train.lr`, or whole names such as `average.ema`."""
+    """A plan of 8 steps for these models; changes: `lr=1.0` for `train.lr`, or whole names (`average.ema`); a `Value` stands as it is."""
     values: dict[str, Any] = {
         "device": "cpu",
         "threads": 1,
@@ -200,5 +200,6 @@ def plan(**changes: Any) -> Plan:
         "early_stop": {},
         "workers": 0,
     }
-    named = {name if "." in name else f"train.{name}": Value(value, "recipe") for name, value in (values | changes).items()}
+    given = {name: value if isinstance(value, Value) else Value(value, "recipe") for name, value in (values | changes).items()}
+    named = {name if "." in name else f"train.{name}": value for name, value in given.items()}
     return Plan("small", {}, {"run.seed": Value(7, "recipe"), **named})

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from multitune.core.errors import Fault, NonFiniteError, RecipeError, StateError, Stopped
+from multitune.core.plan import Value
 from multitune.core.recipe import TuningRow
 from multitune.tuning import checkpoint, events
 from tests.tuning.fitting import DyingSteps, Killed, bits, fit, nothing
@@ -118,6 +119,15 @@ def test_a_stop_before_a_due_evaluation_evaluates_on_resume(tmp_path: Path) -> N
     assert seen == []
     fit(small("classify"), tmp_path, watch=lambda _: seen.append(1) or {})
     assert len(seen) == 2
+
+
+@pytest.mark.parametrize(("seconds", "origin", "kept"), [(0.0, "derived", 4), (1e9, "derived", 1), (1e9, "recipe", 4)])
+def test_checkpoints_that_nobody_asked_for_are_some_seconds_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, origin: Any, kept: int
+) -> None:
+    monkeypatch.setattr("multitune.tuning.engines.accelerate.loop.CHECKPOINT_SECONDS", seconds)
+    fit(small("classify"), tmp_path, keep=9, evaluate_every=2, checkpoint_every=Value(2, origin))
+    assert len([*(tmp_path / "checkpoints").glob("step-*")]) == kept
 
 
 def test_early_stopping_ends_the_run_with_the_best_weights(tmp_path: Path) -> None:

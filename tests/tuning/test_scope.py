@@ -57,6 +57,26 @@ def test_only_what_moves_takes_gradients_and_only_modules_that_move_train() -> N
     assert {name for name, p in family.named_parameters() if p.requires_grad and ".layer.0." in name} == set()
 
 
+def test_back_from_an_evaluation_modes_are_what_they_were_and_another_phase_has_its_own() -> None:
+    family = small("classify", dropout=0.1)
+    scope = scope_of(family, (TuningRow(pattern="words.encoder.layer.1", start=2), TuningRow(pattern="head")), steps=4)
+
+    def training(step: int) -> list[bool]:
+        scope.enter(step)
+        return [module.training for module in family.modules()]
+
+    early, late = training(0), training(2)
+    assert early != late
+    for left, step, wanted in ((0, 0, early), (0, 2, late), (2, 2, late)):
+        scope.enter(left)
+        scope.leave()
+        assert not any(module.training for module in family.modules())
+        assert training(step) == wanted
+    scope.enter(0)
+    scope.leave()
+    assert (training(2), training(0)) == (late, early)
+
+
 def test_batch_norm_keeps_its_statistics_unless_they_are_to_move(tmp_path: Path) -> None:
     still, moving = small("classify"), small("classify")
     before = still.head["norm"].running_mean.clone()
