@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -18,6 +18,7 @@ from multitune.data.mix import Mixed
 from multitune.data.sample import cell, is_absent
 
 Found = TypeVar("Found")
+MOST_CLASSES = 4096  # of an answer that are remembered while it is read
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Aligned:
     """The rows that stay.
 
     kept: their numbers in the mix, ascending. dropped, masked: part -> rows; the part is empty where none of a row's parts is
-    there. values: answer -> the decoded value of each kept row (None where absent).
+    there. values: answer -> the decoded value of each kept row (None where absent), of answers that are no text.
     """
 
     mixed: Mixed
@@ -50,17 +51,18 @@ def align(mixed: Mixed, spec: DataSpec, ledger: Ledger) -> Aligned:
         if modality(part.modality, part.options).media:  # their bytes stay where they are
             present[name] = _named(name, lambda column=column: mixed.present(column))
             continue
-        cells = _named(name, lambda column=column: mixed.column(column))
-        present[name] = mixed.present(column)
+        cells = _named(name, lambda column=column: mixed.cells(column))
         if name in spec.answers:
-            answers[name] = _answers(mixed, name, part, cells)
+            present[name], values = _answers(mixed, name, part, cells)
+            answers |= {name: values} if values is not None else {}
         else:
-            _record_repairs(mixed, name, part, cells, ledger)
+            present[name] = _inputs(mixed, name, part, cells, ledger)
     dropped, masked, kept = _decide(mixed, spec, present, ledger)
     if not len(kept):
         reasons = ", ".join(f"{count} lack {part or 'every part'}" for part, count in dropped.items())
         raise DataError("data", f"no row is left of {len(mixed)} ({reasons}).", "Mend the data, or choose missing: mask.")
-    values = {name: [cells[i] for i in kept.tolist()] for name, cells in answers.items()}
+    all_kept = len(kept) == len(mixed)
+    values = {name: cells if all_kept else [cells[i] for i in kept.tolist()] for name, cells in answers.items()}
     return Aligned(mixed, spec, kept, dropped, masked, values)
 
 
@@ -93,36 +95,40 @@ def _named(name: str, read: Callable[[], Found]) -> Found:
         raise DataError(f"data.parts.{name}", error.found, error.remedy) from None
 
 
-def _answers(mixed: Mixed, name: str, part: PartSpec, cells: Sequence[Any]) -> list[Any]:
+def _answers(mixed: Mixed, name: str, part: PartSpec, cells: Iterable[Any]) -> tuple[np.ndarray, list[Any] | None]:
+    """Which rows have an answer, and what it is: equal classes are one object; texts, of which nothing is counted, are not kept."""
     kind = modality(part.modality, part.options)
-    values: list[Any] = []
-    known: dict[str, Any] = {}  # equal texts are read once
+    there = np.zeros(len(mixed), dtype=bool)
+    values: list[Any] | None = None if part.modality == "text" else []
+    known: dict[str, Any] = {}  # equal classes are read once, and are one object
     for index, value in enumerate(cells):
-        if type(value) is str and value in known:
-            values.append(known[value])
-            continue
-        if is_absent(value):
-            values.append(None)
-            continue
-        try:
-            values.append(kind.decode(cell(value)))
-            if type(value) is str and kind.name == "category":
-                known[value] = values[-1]
-        except ValueError as error:
-            raise DataError(_place(mixed, index, name), f"{error}.", f"Mend it, or read {name} as another modality.") from None
-    return values
+        decoded = known.get(value) if type(value) is str else None
+        if decoded is None and not is_absent(value):
+            try:
+                decoded = kind.decode(cell(value))
+            except ValueError as error:
+                raise DataError(_place(mixed, index, name), f"{error}.", f"Mend it, or read {name} as another modality.") from None
+            if type(value) is str and kind.name in ("category", "labels") and len(known) < MOST_CLASSES:
+                known[value] = decoded
+        there[index] = decoded is not None
+        if values is not None:
+            values.append(decoded)
+    return there, values
 
 
-def _record_repairs(mixed: Mixed, name: str, part: PartSpec, cells: Sequence[Any], ledger: Ledger) -> None:
-    """Take down the texts of which decoding leaves something out; one that cannot be decoded is met again by the loader."""
+def _inputs(mixed: Mixed, name: str, part: PartSpec, cells: Iterable[Any], ledger: Ledger) -> np.ndarray:
+    """Which rows have the part. Texts of which decoding leaves something out are taken down; what cannot be decoded the loader meets."""
     kind = modality(part.modality, part.options)
+    there = np.zeros(len(mixed), dtype=bool)
     for index, value in enumerate(cells):
+        there[index] = not is_absent(value)
         try:
             decoded = kind.decode(value) if isinstance(value, str) else None
         except ValueError:
             continue
         if isinstance(decoded, str) and decoded != value:
             _record(mixed, index, ledger, "repaired", name, "NUL or lone surrogates left out")
+    return there
 
 
 def _decide(

@@ -5,8 +5,7 @@ from __future__ import annotations
 import bisect
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,11 +71,11 @@ class Manifest:
         number, offset = self._place(index)
         return str(self._columns[number][self.columns.index(self._id_column)][offset].as_py())
 
-    def ids(self) -> list[str]:
-        """The ids of all rows in order."""
+    def ids(self) -> Iterator[str]:
+        """The ids of all rows in order, a batch of them in memory at a time."""
         if self._numbered:
-            return [f"{self._stem}:{number}" for number in range(1, len(self) + 1)]
-        return [str(cell) for batch in self._batches for cell in batch.column(self._id_column).to_pylist()]
+            return (f"{self._stem}:{number}" for number in range(1, len(self) + 1))
+        return (str(cell) for batch in self._batches for cell in batch.column(self._id_column).to_pylist())
 
     def place(self, index: int) -> str:
         """Where a person finds the row: file and line, and its id where it has one of its own."""
@@ -95,9 +94,16 @@ class Manifest:
 
         Raises: DataError if there is no such column.
         """
+        return list(self.cells(name))
+
+    def cells(self, name: str) -> Iterator[Any]:
+        """The cells of a column as `column` has them, a batch of them in memory at a time.
+
+        Raises: DataError if there is no such column.
+        """
         if name not in self.columns:
             raise DataError(self.name, f'has no column "{name}"; there are {", ".join(self.columns)}.', did_you_mean(name, self.columns))
-        return [cell for batch in self._batches for cell in _cells(batch.column(name))]
+        return (cell for batch in self._batches for cell in _cells(batch.column(name)))
 
     def paths(self, name: str, *, limit: int) -> Iterator[str | None]:
         """What the first `limit` cells of a column name as a file; None where they hold bytes or nothing. Bytes are not read."""
@@ -147,25 +153,32 @@ def open_table(path: Path | str, *, name: str, root: Path | None = None, id_colu
     return manifest
 
 
-def check_unique(ids: Sequence[Any], *, where: str) -> None:
-    """Refuse an absent id and an id that is there twice.
+def check_unique(ids: Callable[[], Iterable[Any]], *, where: str) -> None:
+    """Refuse an absent id and an id that is there twice. ids: gives them all, as often as it is asked.
 
     Raises: DataError naming the rows, counted from 1.
     """
-    known = set(ids) if all(type(one) is str for one in ids) else set[str]()
-    if len(known) == len(ids) and "" not in known:
+    if _surely_unique(ids()):
         return
     first: dict[str, int] = {}
-    for number, row_id in enumerate(ids, 1):
+    for number, row_id in enumerate(ids(), 1):
         if row_id is None or str(row_id) == "":
             raise DataError(f"{where}, row {number}", "has no id.", "Give each row an id, or none.")
         if (earlier := first.setdefault(str(row_id), number)) != number:
             raise DataError(where, f'the id "{row_id}" is in row {earlier} and in row {number}.', "Give each row an id of its own.")
 
 
+def _surely_unique(ids: Iterable[Any]) -> bool:
+    """Whether no two of their hashes are equal and none may be absent: eight bytes a row, where the ids themselves take a hundred."""
+    hashes = np.fromiter(map(hash, ids), dtype=np.int64)
+    hashes.sort()
+    absent = any(bool((hashes == hash(nothing)).any()) for nothing in (None, ""))
+    return not absent and not bool((hashes[1:] == hashes[:-1]).any())
+
+
 def _check_ids(manifest: Manifest, id_column: str, *, where: str) -> None:
     if id_column in manifest.columns:
-        check_unique(manifest.column(id_column), where=where)
+        check_unique(lambda: manifest.cells(id_column), where=where)
     elif id_column not in {"", "id"}:
         raise DataError(where, f'has no column "{id_column}" for the ids.', did_you_mean(id_column, manifest.columns))
 
@@ -216,10 +229,31 @@ def _present(column: pa.Array) -> np.ndarray:
 
 
 def _keep(tables: Iterator[pa.Table], path: Path) -> None:
-    first = next(tables)
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, first.schema) as writer:
-        for table in chain([first], tables):
-            writer.write_table(table, max_chunksize=BATCH_ROWS)
+    """Write the pieces as one file; where one brings a new column, those before it are written again, empty in it."""
+    table = next(tables, None)
+    before: Path | None = None
+    while table is not None:
+        schema, draft = table.schema, path.with_name(f"{path.name}.{len(table.schema)}")
+        with pa.OSFile(str(draft), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+            if before is not None:
+                _again(before, schema, writer)
+                before.unlink()
+            while table is not None and table.schema.equals(schema):
+                writer.write_table(table, max_chunksize=BATCH_ROWS)
+                table = next(tables, None)
+        before = draft
+    if before is not None:
+        before.replace(path)
+
+
+def _again(path: Path, schema: pa.Schema, writer: Any) -> None:
+    """The batches of a file with the columns that it lacks, all absent there."""
+    with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as reader:
+        for number in range(reader.num_record_batches):
+            batch = reader.get_batch(number)
+            known = {name: batch.column(name) for name in batch.schema.names}
+            arrays = [known.get(one.name, pa.nulls(batch.num_rows, one.type)) for one in schema]
+            writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
 
 
 def _remembered_hash(path: Path) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -73,13 +74,12 @@ class Mixed:
         own = entry.rows.id(local)
         return f"{entry.name}/{own}" if self._prefixed else own
 
-    def ids(self) -> list[str]:
-        """All ids in order."""
-        every: list[str] = []
+    def ids(self) -> Iterator[str]:
+        """All ids in order; of tables few are in memory at a time."""
         for entry in self.entries:
-            own = entry.rows.ids() if isinstance(entry.rows, Manifest) else [entry.rows.id(local) for local in range(len(entry.rows))]
-            every += [f"{entry.name}/{one}" for one in own] if self._prefixed else own
-        return every
+            rows = entry.rows
+            own = rows.ids() if isinstance(rows, Manifest) else (rows.id(local) for local in range(len(rows)))
+            yield from (f"{entry.name}/{one}" for one in own) if self._prefixed else own
 
     def place(self, index: int) -> str:
         """Where a person finds the row, for messages: its file and line, else its source, number and id."""
@@ -117,11 +117,15 @@ class Mixed:
 
         Raises: DataError if no source has it.
         """
+        return list(self.cells(name))
+
+    def cells(self, name: str) -> Iterator[Any]:
+        """The cells of a column as `column` has them; of tables few are in memory at a time.
+
+        Raises: DataError if no source has it.
+        """
         self.require(name)
-        every: list[Any] = []
-        for entry in self.entries:
-            every += _cells(entry, name)
-        return every
+        return chain.from_iterable(_cells(entry, name) for entry in self.entries)
 
     def present(self, name: str) -> np.ndarray:
         """Whether each row has something in a column, bool (rows,); the bytes of media are not read.
@@ -168,7 +172,7 @@ def read(spec: DataSpec) -> Mixed:
         entries = [_with_join(entry, spec.join) for entry in entries]
     mixed = Mixed(entries)
     if len(entries) > 1:
-        check_unique(mixed.ids(), where="data")
+        check_unique(mixed.ids, where="data")
     return mixed
 
 
@@ -236,9 +240,9 @@ def _filled(rows: Rows, name: str) -> np.ndarray:
     return np.array([not is_absent(cell) for cell in rows.column(name)], dtype=bool)
 
 
-def _cells(entry: Entry, name: str) -> Sequence[Any]:
+def _cells(entry: Entry, name: str) -> Iterable[Any]:
     if name in entry.rows.columns:
-        return entry.rows.column(name)
+        return entry.rows.cells(name) if isinstance(entry.rows, Manifest) else entry.rows.column(name)
     for other in entry.joined:
         if name in other.columns:
             cells = other.rows.column(name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import overload
 
 import numpy as np
 
@@ -20,6 +21,29 @@ class Task:
     epoch: int
     micro: int
     places: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Slices(Sequence[np.ndarray]):
+    """An order cut into batches of one size, each made when it is asked for; the last may be short."""
+
+    order: np.ndarray
+    size: int
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.order) / self.size)
+
+    @overload
+    def __getitem__(self, number: int) -> np.ndarray: ...
+
+    @overload
+    def __getitem__(self, number: slice) -> Sequence[np.ndarray]: ...
+
+    def __getitem__(self, number: int | slice) -> np.ndarray | Sequence[np.ndarray]:
+        if isinstance(number, slice):
+            return [self[place] for place in range(*number.indices(len(self)))]
+        place = range(len(self))[number]
+        return self.order[place * self.size : (place + 1) * self.size]
 
 
 @dataclass(frozen=True)
@@ -43,6 +67,8 @@ class Order:
     def epoch(self, epoch: int) -> np.ndarray:
         """The places of an epoch in order; every epoch has the same length."""
         rng = generator("order", self.seed, epoch)
+        if self.labels is None and (self.weights is None or not np.any(self.weights != 1.0)):
+            return rng.permutation(self.num_rows)
         places = np.arange(self.num_rows)
         if self.weights is not None and np.any(self.weights != 1.0):
             places = _weighted(places, self.weights, rng)
@@ -50,12 +76,12 @@ class Order:
             places = _balanced(places, self.labels, rng)
         return places[rng.permutation(len(places))]
 
-    def batches(self, epoch: int) -> list[np.ndarray]:
+    def batches(self, epoch: int) -> Sequence[np.ndarray]:
         """The places of an epoch, batch by batch."""
         order = self.epoch(epoch)
         if self.grouping is not None:
             return self.grouping.batches(order, batch_size=self.batch_size, seed=self.seed, epoch=epoch)
-        return [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
+        return Slices(order, self.batch_size)
 
     @property
     def rows_per_epoch(self) -> int:

@@ -229,7 +229,7 @@ def _named(rows: Examples, answer: str) -> Counter[str]:
     """How many rows have each class, or each label."""
     if rows.parts[answer].modality == "labels":
         return Counter(label for value in rows.values(answer) for label in value or ())
-    return Counter(value for value in rows.column(answer) if value is not None)
+    return Counter(value for value in rows.cells(answer) if value is not None)
 
 
 def _told_few(split: Split, rows: int) -> tuple[str, str]:
@@ -251,8 +251,8 @@ def _findings(
         remedy = "loss.weights: balanced" if aligned.spec.parts[answer].modality == "labels" else f"train.balance: {answer}"
         yield from _class_findings(answer, counts, remedy)
     for answer, values in aligned.values.items():
-        numbers = {value for value in values if isinstance(value, float)}
-        if aligned.spec.parts[answer].modality == "number" and len(numbers) == 1:
+        one = next((value for value in values if value is not None), None)
+        if aligned.spec.parts[answer].modality == "number" and one is not None and all(value in (one, None) for value in values):
             yield Finding(
                 "constant-answer", Severity.WARNING, f"data.answers.{answer}", "every row has the same number.", "Check the column."
             )
@@ -273,10 +273,12 @@ def _findings(
 
 def _media(aligned: Aligned) -> Iterator[Finding]:
     """Files that the first rows name and that are not there, or speak of another signal; an error where more are lost than may be."""
-    spec, mixed, kept = aligned.spec, aligned.mixed, set(aligned.kept.tolist())
+    spec, mixed = aligned.spec, aligned.mixed
+    kept = np.zeros(len(mixed), dtype=bool)
+    kept[aligned.kept] = True
     for name, part in spec.inputs.items():
         kind, column = modality(part.modality, part.options), part.column or name
-        paths = [one for one in mixed.paths(column, limit=LOOKED_AT) if one[0] in kept] if kind.media else []
+        paths = [one for one in mixed.paths(column, limit=LOOKED_AT) if kept[one[0]]] if kind.media else []
         roots, known = mixed.roots(column), dict[tuple[str, int], str]()
         sources = np.searchsorted(mixed.starts, [index for index, _ in paths], side="right") - 1
         for (_, path), source in zip(paths, sources.tolist(), strict=True):  # many rows may name one file
@@ -309,7 +311,7 @@ def _unused(aligned: Aligned, train: Examples) -> Iterator[Finding]:
     spec, mixed = aligned.spec, aligned.mixed
     stated = spec.split.column or any(spec.split.given(name) for name in ("train", "valid", "test", "sources"))
     if not stated and SPLIT_COLUMN in mixed.columns and all(part.column or name != SPLIT_COLUMN for name, part in spec.parts.items()):
-        words = {cell for cell in mixed.column(SPLIT_COLUMN) if not is_absent(cell)}
+        words = {cell for cell in mixed.cells(SPLIT_COLUMN) if not is_absent(cell)}
         if words and words <= set(SPLITS):
             found = f'rows are split by a hash, and the column "{SPLIT_COLUMN}" of the data ({one_of(words)}) is not used.'
             remedy = "State data.split: {column: split}, or the shares, if the hash is meant."

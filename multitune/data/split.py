@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import compress, islice
 from pathlib import Path
 from typing import Any, get_args
 
@@ -24,6 +25,7 @@ from multitune.data.sample import cell, is_absent, is_still, sample
 MANY = 4096  # texts that are remembered while a column is read
 FEW = 10
 KNOWN_SAMPLES = 2048  # of a split: a few kilobytes each
+AT_ONCE = 1 << 14  # keys that are hashed together
 SPLITS: tuple[Split, ...] = get_args(Split)
 
 
@@ -89,33 +91,30 @@ class Examples:
 
     def column(self, part: str) -> list[str | None]:
         """The text of a part or column in order, None where absent."""
+        return list(self.cells(part))
+
+    def cells(self, part: str) -> Iterator[str | None]:
+        """What `column` gives; of tables few cells are in memory at a time."""
         spec = self.parts.get(part)
-        cells = self.mixed.column((spec.column or part) if spec is not None else part)
-        known: dict[str, str] = {}  # texts that were looked at, where they are few
-        found: list[str | None] = []
-        for index in self.rows.tolist():
-            value = cells[index]
-            if type(value) is str and value in known:
-                found.append(known[value])
-                continue
-            text = None if is_absent(value) else str(cell(value))
-            if type(value) is str and text is not None and len(known) < MANY:
-                known[value] = text
-            found.append(text)
-        return found
+        return _texts(_picked(self.mixed, (spec.column or part) if spec is not None else part, self.rows))
+
+    def cells_of(self, column: str) -> Iterator[Any]:
+        """The cells of a column as the sources have them, in order; of tables few are in memory at a time."""
+        return _picked(self.mixed, column, self.rows)
 
     def values(self, part: str) -> list[Any]:
         """The decoded values of a part that is no medium, in order, None where absent."""
         spec = self.parts[part]
-        kind, cells = modality(spec.modality, spec.options), self.mixed.column(spec.column or part)
-        picked = (cells[index] for index in self.rows.tolist())
+        kind, picked = modality(spec.modality, spec.options), _picked(self.mixed, spec.column or part, self.rows)
         return [None if is_absent(value) else kind.decode(cell(value)) for value in picked]
 
     @property
     def weights(self) -> np.ndarray:
         """The mixing weight of each row."""
-        every = np.repeat([entry.weight for entry in self.mixed.entries], [len(entry.rows) for entry in self.mixed.entries])
-        return every[self.rows]
+        weights = [entry.weight for entry in self.mixed.entries]
+        if len(set(weights)) == 1:
+            return np.broadcast_to(np.float64(weights[0]), len(self.rows))  # one number, however many rows
+        return np.repeat(weights, [len(entry.rows) for entry in self.mixed.entries])[self.rows]
 
     @property
     def sources(self) -> np.ndarray:
@@ -129,68 +128,113 @@ def split(aligned: Aligned, spec: DataSpec) -> dict[Split, Examples]:
     Raises: DataError for a split that is empty though asked for, a group or id in two splits, a class that train lacks or
     that is alone, and a value of the split column that names no split.
     """
-    rows = aligned.kept
-    group, groups = _groups(aligned.mixed, spec, rows)
-    ids = _ids(aligned.mixed, rows)
-    keys = [own or row_id for own, row_id in zip(groups, ids, strict=True)]
-    where = _by_column(aligned.mixed, spec, rows) if spec.split.column else _by_hash(aligned.mixed, spec, rows, keys)
+    mixed, rows, group = aligned.mixed, aligned.kept, _group(aligned.mixed, spec)
+    where = _by_column(mixed, spec, rows) if spec.split.column else _by_hash(mixed, spec, rows, _keys(mixed, group, rows))
     if spec.limit:
-        where = _limited(where, ids, spec)
-    _prove_disjoint(where, ids, groups, explicit=bool(spec.split.group) or not spec.split.sources)
+        where = _limited(where, _ids(mixed, rows), spec)
+    _prove_disjoint("id", lambda: _each_id(mixed, rows), where)
+    if group and (spec.split.group or not spec.split.sources):
+        _prove_disjoint("group", lambda: _values(mixed, group, rows), where)
     made: dict[Split, Examples] = {
-        name: Examples(aligned.mixed, rows[where == number], spec.parts, group, name=name) for number, name in enumerate(SPLITS)
+        name: Examples(mixed, rows[where == number], spec.parts, group, name=name) for number, name in enumerate(SPLITS)
     }
     _check_filled(made, spec)
     for answer, values in aligned.values.items():
         kind = spec.parts[answer].modality
         if kind in ("category", "labels"):
-            found: dict[Split, list[Any]] = {
-                name: [v for v, w in zip(values, where, strict=True) if w == n] for n, name in enumerate(SPLITS)
-            }
             several = kind == "labels"
-            _check_classes(answer, {n: [c for v in vs for c in v or ()] if several else vs for n, vs in found.items()}, several=several)
+            _check_classes(answer, {name: _counted(values, where == n, several) for n, name in enumerate(SPLITS)}, several=several)
     return made
+
+
+def _counted(values: Sequence[Any], chosen: np.ndarray, several: bool) -> Counter[str]:
+    """How often each class is among the chosen values."""
+    picked = (value for value in compress(values, chosen) if value is not None)
+    return Counter(label for value in picked for label in value) if several else Counter(picked)
 
 
 def whole(aligned: Aligned, spec: DataSpec) -> Examples:
     """All rows as one set, for data that are only measured or predicted."""
-    group, _ = _groups(aligned.mixed, spec, aligned.kept)
-    return Examples(aligned.mixed, aligned.kept, spec.parts, group, name="test")
+    return Examples(aligned.mixed, aligned.kept, spec.parts, _group(aligned.mixed, spec), name="test")
 
 
 def _ids(mixed: Mixed, rows: np.ndarray) -> list[str]:
-    """The ids of rows, one by one where they are few: all of them at once cost a tenth of that each."""
-    if len(rows) * FEW < len(mixed):
+    """The ids of rows in their order, one by one where they are few: all of them at once cost a tenth of that each."""
+    if len(rows) * FEW < len(mixed) or bool((rows[1:] <= rows[:-1]).any()):
         return [mixed.id(row) for row in rows.tolist()]
-    ids = mixed.ids()
-    return [ids[row] for row in rows.tolist()]
+    return list(_each_id(mixed, rows))
 
 
-def _groups(mixed: Mixed, spec: DataSpec, rows: np.ndarray) -> tuple[str, list[str]]:
-    """The column that keeps rows together, and each row's value in it (empty where it has none)."""
-    column = spec.split.group or ("group" if "group" in mixed.columns else "")
-    if not column:
-        return "", [""] * len(rows)
-    try:
+def _each_id(mixed: Mixed, rows: np.ndarray) -> Iterator[str]:
+    """The ids of ascending rows, few in memory at a time."""
+    return compress(mixed.ids(), _mask(mixed, rows))
+
+
+def _picked(mixed: Mixed, column: str, rows: np.ndarray) -> Iterator[Any]:
+    """The cells of rows in their order; of ascending ones few are in memory at a time."""
+    if bool((rows[1:] <= rows[:-1]).any()):
         cells = mixed.column(column)
+        return (cells[index] for index in rows.tolist())
+    return compress(mixed.cells(column), _mask(mixed, rows))
+
+
+def _texts(cells: Iterable[Any]) -> Iterator[str | None]:
+    """Cells as texts, None where absent; where they are few, each is looked at once."""
+    known: dict[str, str] = {}
+    for value in cells:
+        text = known.get(value) if type(value) is str else None
+        if text is None and not is_absent(value):
+            text = str(cell(value))
+            if type(value) is str and len(known) < MANY:
+                known[value] = text
+        yield text
+
+
+def _mask(mixed: Mixed, rows: np.ndarray) -> np.ndarray:
+    taken = np.zeros(len(mixed), dtype=bool)
+    taken[rows] = True
+    return taken
+
+
+def _group(mixed: Mixed, spec: DataSpec) -> str:
+    """The column that keeps rows together; empty: there is none."""
+    column = spec.split.group or ("group" if "group" in mixed.columns else "")
+    try:
+        if column:
+            mixed.require(column)
     except DataError as error:
         raise DataError("data.split.group", error.found, error.remedy) from None
-    return column, ["" if is_absent(cells[index]) else str(cell(cells[index])) for index in rows.tolist()]
+    return column
 
 
-def _by_hash(mixed: Mixed, spec: DataSpec, rows: np.ndarray, keys: Sequence[str]) -> np.ndarray:
+def _values(mixed: Mixed, column: str, rows: np.ndarray) -> Iterator[str]:
+    """Each row's text in a column, empty where it has none."""
+    return ("" if is_absent(value) else str(cell(value)) for value in _picked(mixed, column, rows))
+
+
+def _keys(mixed: Mixed, group: str, rows: np.ndarray) -> Iterator[str]:
+    """What the hash of each row is of: its group, else its id."""
+    ids = _each_id(mixed, rows)
+    return (own or row_id for own, row_id in zip(_values(mixed, group, rows), ids, strict=True)) if group else ids
+
+
+def _by_hash(mixed: Mixed, spec: DataSpec, rows: np.ndarray, keys: Iterator[str]) -> np.ndarray:
     """A threshold on a hash; splits with sources of their own take no part, the others share in proportion."""
-    own = np.array(["" if not entry.split else entry.split for entry in mixed.entries])[_sources(mixed, rows)]
     free = [name for name in SPLITS if name not in spec.split.sources]
     shares = np.array([getattr(spec.split, name) for name in free], dtype=float)
     if shares.sum() <= 0:
         raise DataError("data.split", f"leaves nothing for {' and '.join(free)}.", "Give train a share.")
     edges = np.cumsum(shares / shares.sum())
     edges[np.flatnonzero(shares)[-1] :] = 1.0
-    drawn = np.array(derive_each("split", spec.split.seed, last=keys), dtype=np.float64) / 2.0**63
-    chosen = np.array([SPLITS.index(name) for name in free])[np.minimum(np.searchsorted(edges, drawn, side="right"), len(free) - 1)]
-    for number, name in enumerate(SPLITS):
-        chosen[own == name] = number
+    numbers, chosen, start = np.array([SPLITS.index(name) for name in free], dtype=np.int8), np.empty(len(rows), dtype=np.int8), 0
+    while some := list(islice(keys, AT_ONCE)):
+        drawn = np.array(derive_each("split", spec.split.seed, last=some), dtype=np.float64) / 2.0**63
+        chosen[start : start + len(some)] = numbers[np.minimum(np.searchsorted(edges, drawn, side="right"), len(free) - 1)]
+        start += len(some)
+    if any(entry.split for entry in mixed.entries):
+        own = np.array(["" if not entry.split else entry.split for entry in mixed.entries])[_sources(mixed, rows)]
+        for number, name in enumerate(SPLITS):
+            chosen[own == name] = number
     return chosen
 
 
@@ -200,15 +244,15 @@ def _sources(mixed: Mixed, rows: np.ndarray) -> np.ndarray:
 
 def _by_column(mixed: Mixed, spec: DataSpec, rows: np.ndarray) -> np.ndarray:
     try:
-        cells = mixed.column(spec.split.column)
+        cells = _picked(mixed, spec.split.column, rows)
     except DataError as error:
         raise DataError("data.split.column", error.found, error.remedy) from None
-    chosen = np.empty(len(rows), dtype=np.int64)
-    for place, index in enumerate(rows.tolist()):
-        if cells[index] not in SPLITS:
-            found = "nothing" if is_absent(cells[index]) else f'"{cells[index]}"'
-            raise DataError(f"{mixed.place(index)}, {spec.split.column}", f"found {found}.", "A split is train, valid or test.")
-        chosen[place] = SPLITS.index(cells[index])
+    chosen = np.empty(len(rows), dtype=np.int8)
+    for place, named in enumerate(cells):
+        if named not in SPLITS:
+            found = "nothing" if is_absent(named) else f'"{named}"'
+            raise DataError(f"{mixed.place(int(rows[place]))}, {spec.split.column}", f"found {found}.", "A split is train, valid or test.")
+        chosen[place] = SPLITS.index(named)
     return chosen
 
 
@@ -221,14 +265,25 @@ def _limited(where: np.ndarray, ids: Sequence[str], spec: DataSpec) -> np.ndarra
     return limited
 
 
-def _prove_disjoint(where: np.ndarray, ids: Sequence[str], groups: Sequence[str], *, explicit: bool) -> None:
-    for kind, keys in (("id", ids if len(set(ids)) < len(ids) else []), ("group", groups if explicit and any(groups) else [])):
-        first: dict[str, int] = {}
-        for key, number in zip(keys, where.tolist(), strict=bool(keys)):
-            if key and number >= 0 and first.setdefault(key, number) != number:
-                raise DataError(
-                    "data.split", f'the {kind} "{key}" is in {SPLITS[first[key]]} and in {SPLITS[number]}.', "Put it into one split."
-                )
+def _prove_disjoint(kind: str, keys: Callable[[], Iterator[str]], where: np.ndarray) -> None:
+    """Refuse a key (an empty one is none) in two splits. keys: gives them all, as often as it is asked."""
+    if _surely_disjoint(keys(), where):
+        return
+    first: dict[str, int] = {}
+    for key, number in zip(keys(), where.tolist(), strict=True):
+        if key and number >= 0 and first.setdefault(key, number) != number:
+            raise DataError(
+                "data.split", f'the {kind} "{key}" is in {SPLITS[first[key]]} and in {SPLITS[number]}.', "Put it into one split."
+            )
+
+
+def _surely_disjoint(keys: Iterator[str], where: np.ndarray) -> bool:
+    """Whether rows whose keys have the same hash are in one split: some bytes a row, where the keys themselves take a hundred."""
+    hashes = np.fromiter((hash(key) for key in keys), dtype=np.int64, count=len(where))
+    order = np.argsort(hashes)
+    hashes.sort()
+    sorted_where = where[order]
+    return not bool(((hashes[1:] == hashes[:-1]) & (sorted_where[1:] != sorted_where[:-1])).any())
 
 
 def _check_filled(made: Mapping[Split, Examples], spec: DataSpec) -> None:
@@ -239,10 +294,10 @@ def _check_filled(made: Mapping[Split, Examples], spec: DataSpec) -> None:
             raise DataError("data.split", f"{name} is empty ({counts}).", "Give it a larger share, another seed, or more rows.")
 
 
-def _check_classes(answer: str, values: Mapping[Split, Sequence[str | None]], *, several: bool) -> None:
-    train = {value for value in values["train"] if value is not None}
+def _check_classes(answer: str, counts: Mapping[Split, Counter[str]], *, several: bool) -> None:
+    train = set(counts["train"])
     for name in ("valid", "test"):
-        alone = Counter(value for value in values[name] if value is not None and value not in train)
+        alone = {label: number for label, number in counts[name].items() if label not in train}
         if alone:
             label = min(alone)
             found = f'the class "{label}" is in {name} ({alone[label]} row{"s" if alone[label] > 1 else ""}) but not in train.'

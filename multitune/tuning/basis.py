@@ -84,10 +84,8 @@ def _stamps(examples: Examples) -> Iterator[tuple[str, str]]:
 
 def _stamps_of(examples: Examples, column: str, own: str) -> Iterator[str]:
     """The stamp of each row's file; a file that many rows name is looked at once."""
-    cells, roots = examples.mixed.column(column), examples.mixed.roots(column)
-    known: dict[tuple[int, str], str] = {}
-    for row, source in zip(examples.rows.tolist(), examples.sources.tolist(), strict=True):
-        cell = cells[row]
+    roots, known = examples.mixed.roots(column), dict[tuple[int, str], str]()
+    for cell, source in zip(examples.cells_of(column), examples.sources.tolist(), strict=True):
         if type(cell) is str and (source, cell) in known:
             yield known[source, cell]
             continue

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from multitune.core.errors import DataError
 from multitune.data.reading import delimited, jsonl, parquet
-from multitune.data.reading.rows import gathered
+from multitune.data.reading.rows import packed
 
 VERSIONS = {"csv": 2, "tsv": 2, "jsonl": 1, "parquet": 1}  # raised with any change to what a cell becomes; part of every fingerprint
 FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".pq": "parquet"}
@@ -55,8 +55,9 @@ def table_format(path: Path) -> str:
 
 
 def tables(path: Path, form: str, *, separator: str = "") -> Iterator[pa.Table]:
-    """All rows of a table in order, in pieces of one schema; every column is large_string, large_binary, or a struct of bytes and path.
+    """All rows of a table in order, in pieces; every column is large_string, large_binary, or a struct of bytes and path.
 
+    A later piece may have columns that the pieces before it lack, after theirs.
     separator: between cells, where it is not the ending's.
     Raises: DataError naming the line that does not parse, an empty table, or a format that has no separator.
     """
@@ -98,4 +99,4 @@ class _Counted(io.BytesIO):
 def _text(path: Path, form: str, separator: str) -> Iterator[pa.Table]:
     with path.open("rb") as stream:
         rows = jsonl.rows(path, stream) if form == "jsonl" else delimited.rows(path, stream, separator or SEPARATORS[form])
-        yield gathered(path, rows)
+        yield from packed(path, rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -48,26 +49,11 @@ def check_columns(path: Path, names: Iterable[str]) -> None:
         raise DataError(str(path), f"has {len(seen):,} columns.", f"A table has at most {MAX_COLUMNS:,}.")
 
 
-def gathered(path: Path, rows: Iterable[Mapping[str, str | None]]) -> pa.Table:
-    """Rows as one Arrow table, packed batch by batch; columns in the order in which they first appear."""
-    columns: dict[str, list[pa.Array]] = {}
-    sizes: list[int] = []
-    block: list[Mapping[str, str | None]] = []
-
-    def pack() -> None:
-        for name in dict.fromkeys(name for row in block for name in row):
-            if name not in columns:
-                columns[name] = [pa.nulls(size, pa.large_string()) for size in sizes]
+def packed(path: Path, rows: Iterable[Mapping[str, str | None]]) -> Iterator[pa.Table]:
+    """Rows as Arrow tables, batch by batch; each has the columns known so far, in the order in which they first appear."""
+    columns: dict[str, None] = {}
+    each = iter(rows)
+    while block := list(islice(each, BATCH_ROWS)):
+        columns |= dict.fromkeys(name for row in block for name in row)
         check_columns(path, columns)
-        for name, arrays in columns.items():
-            arrays.append(pa.array([row.get(name) for row in block], pa.large_string()))
-        sizes.append(len(block))
-        block.clear()
-
-    for row in rows:
-        block.append(row)
-        if len(block) == BATCH_ROWS:
-            pack()
-    if block:
-        pack()
-    return pa.table({name: pa.chunked_array(arrays, pa.large_string()) for name, arrays in columns.items()})
+        yield pa.table({name: pa.array([row.get(name) for row in block], pa.large_string()) for name in columns})

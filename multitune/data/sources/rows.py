@@ -47,7 +47,7 @@ class MemoryRows:
         self.fingerprint = digest.hexdigest()
         self._cells = columns
         if "id" in columns:
-            check_unique(columns["id"], where=name)
+            check_unique(lambda: columns["id"], where=name)
 
     @classmethod
     def of(cls, data: Any, *, name: str = "rows", root: Path | None = None) -> MemoryRows:

@@ -122,7 +122,7 @@ def _trained(recipe: Recipe, run: RunDir, ranks: Ranks, ledger: Ledger, started:
     write_page(
         run, planned.plan, outcome=outcome, report=report, findings=findings, ledger=ledger, extremes=extremes, seconds=figures["seconds"]
     )
-    lost = (quarantined(name, rows.ids, ledger, run.folder / "ledger") for name, rows in examples.items())
+    lost = (quarantined(name, rows, ledger, run.folder / "ledger") for name, rows in examples.items())
     return _told(run, artifact.folder, figures, findings, report, "\n".join(filter(None, (outcome.summary, *lost))))
 
 
@@ -135,14 +135,16 @@ def _story(planned: Planned, outcome: Outcome, report: Report, ledger: Ledger) -
     return Told(outcome.step, outcome.best_step, outcome.seconds, device, ledger.counts(), report.primary, tuple(said))
 
 
-def quarantined(split: str, ids: Sequence[str], ledger: Ledger, folder: Path) -> str:
+def quarantined(split: str, rows: Examples, ledger: Ledger, folder: Path) -> str:
     """One line on the rows of a split that could not be read: how many, the first cause, where all are; empty where all could."""
-    known = set(ids)
+    if not ledger.lost():
+        return ""
+    known = set(rows.ids)
     lost = [record for record in ledger.records() if record.fate == "quarantined" and record.id in known]
     if not lost:
         return ""
     number = len({record.id for record in lost})
-    return f"{number} of {len(ids)} {split} rows quarantined: {shown(lost[:1])}; see {folder}"
+    return f"{number} of {len(rows)} {split} rows quarantined: {shown(lost[:1])}; see {folder}"
 
 
 def _ledger(run: RunDir, ranks: Ranks) -> Ledger:
