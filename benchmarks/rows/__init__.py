@@ -75,9 +75,9 @@ def write(path: Path, rows: int) -> None:
     else:
         with draft.open("w", encoding="utf-8", newline="") as file:
             if path.suffix == ".csv":
-                writer = csv.DictWriter(file, ("id", "text", "label"))
-                writer.writeheader()
-                writer.writerows(each)
+                cells = csv.writer(file)
+                cells.writerow(("id", "text", "label"))
+                cells.writerows(row.values() for row in each)
             else:
                 file.writelines(json.dumps(row) + "\n" for row in each)
     draft.rename(path)

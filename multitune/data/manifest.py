@@ -244,6 +244,7 @@ def _keep(tables: Iterator[pa.Table], path: Path) -> None:
         before = draft
     if before is not None:
         before.replace(path)
+    pa.default_memory_pool().release_unused()
 
 
 def _again(path: Path, schema: pa.Schema, writer: Any) -> None:

@@ -11,7 +11,7 @@ import torch
 from benchmarks.contrastive import MICRO, OURS, PEER, SMALL, UNDIVIDED, compared, job, sides
 from benchmarks.contrastive.agree import apart
 from benchmarks.contrastive.ours import recipe
-from multitune.core.recipe import make_recipe
+from multitune.core.recipe import TuningRow, make_recipe
 
 
 def test_figures_are_ratios_of_medians() -> None:
@@ -41,4 +41,4 @@ def test_rows_and_the_model_follow_from_the_seed_and_the_recipe_holds_the_scale(
     rows = [json.loads(line) for line in Path(asked["table"]).read_text("utf-8").splitlines()]
     assert [row["caption"] for row in rows] == [job.caption(number) for number in range(4)]
     made = make_recipe(recipe({**asked, "steps": 1, "batch": 4, "micro": 2, "threads": 1, "allocator": "auto"}))
-    assert [row.rate for row in made.strategy if row.pattern == "scale"] == [0]
+    assert [row.rate for row in made.strategy if isinstance(row, TuningRow) and row.pattern == "scale"] == [0]

@@ -21,6 +21,7 @@ BLOCKS, BLOCK, PAGE = 4, 24 << 20, 4096  # together more than glibc keeps by its
 
 def faults_of_a_second_round() -> int:
     """Pages asked of the system for memory that was there a moment ago."""
+    faults = 0
     for _ in range(3):
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         blocks = [torch.empty(BLOCK, dtype=torch.uint8).fill_(1) for _ in range(BLOCKS)]

@@ -26,7 +26,7 @@ def read(path: Path) -> Iterator[pa.Table]:
             check_columns(path, file.schema_arrow.names)
             size = sum(file.metadata.row_group(number).total_byte_size for number in range(file.num_row_groups))
             rows = min(BATCH_ROWS, max(1, PIECE_BYTES * file.metadata.num_rows // max(size, 1)))
-            for batch in file.iter_batches(batch_size=rows):
+            for batch in file.iter_batches(batch_size=rows, use_threads=False):  # each thread would keep memory of its own
                 yield as_text(pa.Table.from_batches([batch]), where=str(path))
     except (pa.ArrowException, OSError) as error:
         raise DataError(str(path), f"is no whole Parquet file ({str(error).splitlines()[0]:.120}).", "Write it again.") from None
