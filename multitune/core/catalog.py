@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.config import JsonDict
@@ -302,7 +302,7 @@ def _entry_points(kind: str) -> dict[str, list[importlib.metadata.EntryPoint]]:
 @functools.lru_cache(1)
 def _points(_places: tuple[tuple[str, int], ...]) -> importlib.metadata.EntryPoints:
     """What all packages bring, read once while the folders of packages stay as they are: reading takes a hundredth of a second or more."""
-    return importlib.metadata.entry_points()
+    return cast("importlib.metadata.EntryPoints", importlib.metadata.entry_points())  # until 3.12 stubs call it by an older name
 
 
 def _stamp(place: str) -> int:
