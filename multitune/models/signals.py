@@ -27,7 +27,7 @@ from multitune.core.randomness import settled
 from multitune.data.bucketing.lengths import Stream
 from multitune.models import measuring
 from multitune.models.features import light
-from multitune.models.tokens import SHARE
+from multitune.models.tokens import SHARE, vocabulary
 
 Row = Mapping[str, Any]
 BUCKET = 8
@@ -202,8 +202,8 @@ class TextSignal:
 
     def describe(self) -> Mapping[str, Any]:
         """The tokenizer's vocabulary (hashed) and settings."""
-        words = self.tokenizer.backend_tokenizer.to_str() if self.tokenizer.is_fast else sorted(self.tokenizer.get_vocab().items())
-        made = {"processor": type(self.tokenizer).__name__, "vocabulary": store.key({"backend": words}), "limit": self.limit}
+        words = store.key({"backend": vocabulary(self.tokenizer)})
+        made = {"processor": type(self.tokenizer).__name__, "vocabulary": words, "limit": self.limit}
         return made if self.step == BUCKET else made | {"step": self.step}
 
     def sample(self) -> str:

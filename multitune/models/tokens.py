@@ -191,3 +191,13 @@ def base_names(module: nn.Module) -> dict[str, str]:
         elif name.startswith(f"{layer}.base_layer."):
             names[name] = f"{layer}.{name.removeprefix(f'{layer}.base_layer.')}"
     return names
+
+
+def vocabulary(tokenizer: Any) -> Any:
+    """All that decides a tokenizer's ids, as plain data; without what its last call left behind (how it cut and padded)."""
+    if not tokenizer.is_fast:
+        return sorted(tokenizer.get_vocab().items())
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    return backend.to_str()

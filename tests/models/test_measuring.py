@@ -61,6 +61,13 @@ def test_a_text_is_as_long_as_its_tokens_within_the_limit() -> None:
     assert max(found.real) == 24
 
 
+def test_a_text_that_was_cut_changes_nothing_of_what_its_signal_says_of_itself() -> None:
+    way = TextSignal(tokenizer(), 8)
+    before = way.describe()
+    assert way.row("red " * 30)["cut"] > 0
+    assert way.describe() == before
+
+
 def test_a_wave_is_as_long_as_its_header_says_to_a_hundredth_of_a_second() -> None:
     way = AudioSignal(Wav2Vec2FeatureExtractor())
     assert way.varies
