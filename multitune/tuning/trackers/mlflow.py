@@ -48,8 +48,10 @@ class MLflow:
         self.where = options.uri or str(folder)
         kept = folder / KEPT
         with _told():
+            from accelerate import PartialState
             from accelerate.tracking import MLflowTracker
 
+            PartialState()  # without it the tracker, which logs, is refused
             importlib.import_module("mlflow").set_tracking_uri(options.uri or folder.resolve().as_uri())
             before = kept.read_text("utf-8").strip() if kept.is_file() else None
             self._tracker: Any = MLflowTracker(options.experiment, run_id=before, run_name=name)

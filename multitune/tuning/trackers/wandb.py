@@ -40,8 +40,10 @@ class WandB:
         folder.mkdir(parents=True, exist_ok=True)
         self.where = str(folder) if options.mode == "offline" else options.project
         with _told():
+            from accelerate import PartialState
             from accelerate.tracking import WandBTracker
 
+            PartialState()  # without it the tracker, which logs, is refused
             settings = importlib.import_module("wandb").Settings(
                 silent=True, console="off", disable_git=True, save_code=False, x_disable_stats=True
             )
