@@ -17,7 +17,7 @@ from multitune.models.features.filling import Features
 from multitune.models.features.keys import Asked
 from multitune.models.features.ways import ways
 from multitune.models.load import Weights
-from multitune.models.replay import Settled, settle
+from multitune.models.replay import Seam, Settled, settle
 from tests.models import encoder_decoders, seeing, speaking
 from tests.models.conftest import write_clip
 from tests.models.test_generative_whole import write_smolvlm
@@ -132,3 +132,15 @@ def opened(family: Any, names: Sequence[str], root: Path, asked: Asked = ASKED) 
 def without(sample: Sample, *names: str) -> Sample:
     """The sample without these parts."""
     return replace(sample, parts={name: part for name, part in sample.parts.items() if name not in names})
+
+
+@pytest.fixture(scope="module")
+def family(folders: Mapping[str, Path]) -> Any:
+    """A classifier over frozen towers."""
+    return classifier(folders)
+
+
+@pytest.fixture(scope="module")
+def seams(family: Any) -> Mapping[str, Seam]:
+    """Its cuts."""
+    return settle(family, moving(family, "photo", "words")).seams

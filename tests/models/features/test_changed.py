@@ -23,8 +23,8 @@ from multitune.models.features.contents import Contents
 from multitune.models.features.filling import Features
 from multitune.models.features.preparing import LOST
 from multitune.models.predictor import Forgetful
-from multitune.models.replay import Seam, encode_rows, settle
-from tests.models.features.conftest import ASKED, classifier, moving
+from multitune.models.replay import Seam, encode_rows
+from tests.models.features.conftest import ASKED
 
 Folders = Mapping[str, Path]
 Filled = Callable[..., Features]
@@ -42,18 +42,6 @@ def drawn(seed: int, side: int = 24) -> bytes:
 def row(path: Path) -> Sample:
     """A row as a run finds it: a picture in a file."""
     return Sample(path.stem, {"photo": Part("image", placed(str(path), None)), "label": Part("category", "a")})
-
-
-@pytest.fixture(scope="module")
-def family(folders: Folders) -> Any:
-    """A classifier over frozen towers."""
-    return classifier(folders)
-
-
-@pytest.fixture(scope="module")
-def seams(family: Any) -> Mapping[str, Seam]:
-    """Its cuts."""
-    return settle(family, moving(family, "photo", "words")).seams
 
 
 @pytest.fixture

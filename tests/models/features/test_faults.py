@@ -21,8 +21,8 @@ from multitune.core.errors import WriteFault
 from multitune.core.protocols import Sample
 from multitune.models.features.filling import Features
 from multitune.models.features.shards import ABOUT, DAMAGED, Kept, Space
-from multitune.models.replay import Seam, Stored, encode_rows, settle
-from tests.models.features.conftest import ASKED, classifier, moving, written
+from multitune.models.replay import Seam, Stored, encode_rows
+from tests.models.features.conftest import ASKED, written
 from tests.models.features.processes import apart, ended_at, together, without_rights
 
 Folders = Mapping[str, Path]
@@ -123,18 +123,6 @@ def test_a_shard_that_cannot_be_read_is_passed_over_and_left_to_whom_can_read_it
         ("shard-damaged", True)
     ]
     assert (len(space), (tmp_path / f"{'0' * 40}.safetensors").exists()) == (1, True)
-
-
-@pytest.fixture(scope="module")
-def family(folders: Folders) -> Any:
-    """A classifier over frozen towers."""
-    return classifier(folders)
-
-
-@pytest.fixture(scope="module")
-def seams(family: Any) -> Mapping[str, Seam]:
-    """Its cuts."""
-    return settle(family, moving(family, "photo", "words")).seams
 
 
 @pytest.fixture
