@@ -1,18 +1,22 @@
-"""What losses over pairs of parts share: which pairs there are, what each weighs, and which rows take part."""
+"""What losses over pairs of parts share: which pairs there are, what each weighs, which rows take part, and large matrices in blocks."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from torch.autograd.function import once_differentiable
 
 from multitune.core.errors import RecipeError, did_you_mean, one_of
 from multitune.core.protocols import Batch, Needs, Outputs, Tensor
 from multitune.tuning.losses._answers import check_shares
 
 Repeats = Literal["masked", "negatives"]
+Cost = Callable[..., Tensor]
+BLOCK_ENTRIES = 1 << 18  # of a matrix of scores: above it is taken in blocks of rows
+BLOCK_ROWS = 64  # at least, so that products of matrices stay worth their call
 REPEATS = "rows with the same picture or the same caption: masked, they are not each other's negatives; or negatives"
 
 
@@ -67,14 +71,80 @@ def embedded(loss: str, outputs: Outputs, pair: tuple[str, str], there: Tensor) 
     return outputs.embeddings[pair[0]][there].float(), outputs.embeddings[pair[1]][there].float()
 
 
-def twins(batch: Batch, there: Tensor, pair: tuple[str, str], *, repeats: Repeats) -> Tensor:
-    """bool (n, n): pairs of different rows that are no negatives: of one id, or with the same in one of two parts."""
+def twins(batch: Batch, there: Tensor, pair: tuple[str, str], *, repeats: Repeats) -> Twins:
+    """Which pairs of different rows are no negatives: of one id, or with the same in one of two parts."""
     numbers: dict[str, int] = {}
     kept = [numbers.setdefault(name, len(numbers)) for name, here in zip(batch.ids, there.tolist(), strict=True) if here]
-    ids = torch.tensor(kept, dtype=torch.long, device=there.device)
-    same = ids[:, None] == ids[None, :]
-    for name in pair if repeats == "masked" else ():
-        if name in batch.contents:
-            held = batch.contents[name][there]
-            same = same | (held[:, None] == held[None, :])
-    return same & ~torch.eye(len(kept), dtype=torch.bool, device=there.device)
+    compared = [torch.tensor(kept, dtype=torch.long, device=there.device)]
+    compared += [batch.contents[name][there] for name in pair if repeats == "masked" and name in batch.contents]
+    return Twins(tuple(compared))
+
+
+class Twins:
+    """Pairs of rows that are no negatives; numbers: each (n,), equal where two rows hold the same."""
+
+    def __init__(self, numbers: tuple[Tensor, ...]) -> None:
+        self._numbers = numbers
+
+    def of(self, block: slice) -> Tensor:
+        """bool (rows of the block, n)."""
+        own = truths(block, self._numbers[0])
+        same = torch.zeros_like(own)
+        for held in self._numbers:
+            same |= held[block, None] == held[None, :]
+        return same & ~own
+
+
+def truths(block: slice, rows: Tensor) -> Tensor:
+    """bool (rows of the block, n): where a row meets itself. rows: (n, ...)."""
+    places = torch.arange(len(rows), device=rows.device)
+    return places[block, None] == places[None, :]
+
+
+def fits(left: Tensor, right: Tensor) -> bool:
+    """Whether the scores of all pairs are taken at once."""
+    return len(left) * len(right) <= BLOCK_ENTRIES
+
+
+def summed(cost: Cost, left: Tensor, right: Tensor, *scalars: Tensor) -> Tensor:
+    """The sum of `cost(block, left[block], right, *scalars)` over the rows of `left`, at the memory of one block where there are many.
+
+    cost: gives a sum, of rows that it judges each alone; block: a slice of rows. Blocks are differentiated as they are taken, so that
+    none outlives the next; equal to the whole but for the order of sums.
+    """
+    if fits(left, right):
+        return cost(slice(0, len(left)), left, right, *scalars)
+    if not torch.is_grad_enabled():
+        return torch.stack([cost(block, left[block], right, *scalars) for block in _blocks(left, right)]).sum()
+    return _Blockwise.apply(cost, left, right, *scalars)
+
+
+class _Blockwise(torch.autograd.Function):
+    """Sums a cost over blocks of rows; what it keeps for the backward pass is the gradient itself."""
+
+    @staticmethod
+    def forward(ctx: Any, cost: Cost, left: Tensor, right: Tensor, *scalars: Tensor) -> Tensor:
+        """The sum, its gradient taken on the way."""
+        of_left, shared = torch.empty_like(left), (right.detach().requires_grad_(), *(s.detach().requires_grad_() for s in scalars))
+        sums, gradients = [], [torch.zeros_like(tensor) for tensor in shared]
+        for block in _blocks(left, right):
+            with torch.enable_grad():
+                rows = left[block].detach().requires_grad_()
+                value = cost(block, rows, *shared)
+                of_left[block], *more = torch.autograd.grad(value, (rows, *shared))
+            sums.append(value.detach())
+            for gradient, added in zip(gradients, more, strict=True):
+                gradient.add_(added)
+        ctx.save_for_backward(of_left, *gradients)
+        return torch.stack(sums).sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
+        """What was taken, scaled."""
+        return (None, *(outer * gradient for gradient in ctx.saved_tensors))
+
+
+def _blocks(left: Tensor, right: Tensor) -> list[slice]:
+    size = max(BLOCK_ROWS, BLOCK_ENTRIES // len(right))
+    return [slice(start, min(start + size, len(left))) for start in range(0, len(left), size)]

@@ -3,7 +3,8 @@
 It sees every embedding of the global batch at the memory of one micro-batch (gradient caching, a property of the step). Rows
 without one of the two parts leave both sides. Rows of the same id (a mix may draw one twice), and rows that hold the same file or text in
 one of the two parts (a picture with five captions), are not each other's negatives.
-The weight of a pair's term is the number of rows that have both parts.
+The weight of a pair's term is the number of rows that have both parts. From 513 rows on the scores are taken in blocks of rows, so that
+memory grows with the rows of a step and not with their square.
 
 Source: van den Oord et al. 2018, arXiv:1807.03748; Radford et al. 2021, arXiv:2103.00020.
 """
@@ -19,7 +20,7 @@ from torch.nn import functional
 
 from multitune.core import catalog
 from multitune.core.protocols import Batch, Needs, Outputs, Tensor
-from multitune.tuning.losses._pairs import REPEATS, Repeats, both, embedded, pairs_of, shares_of, twins
+from multitune.tuning.losses._pairs import REPEATS, Repeats, Twins, both, embedded, fits, pairs_of, shares_of, summed, twins
 
 
 class Options(catalog.Options):
@@ -71,10 +72,28 @@ class Contrastive:
             if not len(left):
                 result[term] = outputs.embeddings[pair[0]].sum() * 0.0
                 continue
-            cosines = outputs.scalars["scale"].float() * (left @ right.T)
-            scores = cosines.masked_fill(twins(batch, there, pair, repeats=self._repeats), float("-inf"))
-            truth = torch.arange(len(scores), device=scores.device)
-            result[term] = functional.cross_entropy(scores, truth, reduction="sum")
-            if self._symmetric:
-                result[term] = 0.5 * (result[term] + functional.cross_entropy(scores.T, truth, reduction="sum"))
+            same, scale = twins(batch, there, pair, repeats=self._repeats), outputs.scalars["scale"].float()
+            result[term] = self._whole(left, right, scale, same) if fits(left, right) else self._blockwise(left, right, scale, same)
         return result
+
+    def _whole(self, left: Tensor, right: Tensor, scale: Tensor, same: Twins) -> Tensor:
+        """Both directions from one matrix of scores."""
+        scores = _scores(slice(0, len(left)), left, right, scale, same)
+        truth = torch.arange(len(scores), device=scores.device)
+        forth = functional.cross_entropy(scores, truth, reduction="sum")
+        return 0.5 * (forth + functional.cross_entropy(scores.T, truth, reduction="sum")) if self._symmetric else forth
+
+    def _blockwise(self, left: Tensor, right: Tensor, scale: Tensor, same: Twins) -> Tensor:
+        """Each direction by itself, block of rows by block of rows: what is no negative is so both ways."""
+
+        def cost(block: slice, rows: Tensor, others: Tensor, scale: Tensor) -> Tensor:
+            truth = torch.arange(block.start, block.stop, device=rows.device)
+            return functional.cross_entropy(_scores(block, rows, others, scale, same), truth, reduction="sum")
+
+        forth = summed(cost, left, right, scale)
+        return 0.5 * (forth + summed(cost, right, left, scale)) if self._symmetric else forth
+
+
+def _scores(block: slice, rows: Tensor, others: Tensor, scale: Tensor, same: Twins) -> Tensor:
+    """(rows of the block, n): scaled cosines, those of twins out of the way."""
+    return (scale * (rows @ others.T)).masked_fill(same.of(block), float("-inf"))

@@ -3,7 +3,8 @@
 It wants a model with a learned scale and a learned bias: `model: {name: dual_encoder, scale: 10, bias: -10, ...}`, or one that has both,
 as SigLIP does. It sees every embedding of the global batch at the memory of one micro-batch. Rows without one of the two parts leave both
 sides; rows of the same id (a mix may draw one twice), or with the same file or text in one of the two parts, are not judged against each
-other. The sum is divided by the number of rows.
+other. The sum is divided by the number of rows. From 513 rows on it is taken in blocks of rows, so that memory grows with the rows of a
+step and not with their square.
 
 Source: Zhai et al. 2023, arXiv:2303.15343; the scale is the temperature itself, the paper learns its logarithm, as our models do.
 """
@@ -11,16 +12,16 @@ Source: Zhai et al. 2023, arXiv:2303.15343; the scale is the temperature itself,
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Literal
 
-import torch
 from pydantic import Field
 from torch.nn import functional
 
 from multitune.core import catalog
 from multitune.core.errors import RecipeError
 from multitune.core.protocols import Batch, Needs, Outputs, Tensor
-from multitune.tuning.losses._pairs import REPEATS, Repeats, both, embedded, pairs_of, shares_of, twins
+from multitune.tuning.losses._pairs import REPEATS, Repeats, Twins, both, embedded, pairs_of, shares_of, summed, truths, twins
 
 SCALARS = ("scale", "bias")  # what of the model it reads beside embeddings
 ADVICE = "Give it one, model.bias=-10 with model.scale=10, or use contrastive."
@@ -71,7 +72,13 @@ class Sigmoid:
         for term, pair in self._pairs.items():
             there = both(batch, *pair)
             left, right = embedded("sigmoid", outputs, pair, there)
-            signs = 2 * torch.eye(len(left), device=left.device) - 1
-            costs = -functional.logsigmoid(signs * (scale * (left @ right.T) + bias))
-            result[term] = costs.masked_fill(twins(batch, there, pair, repeats=self._repeats), 0.0).sum()
+            same = twins(batch, there, pair, repeats=self._repeats)
+            result[term] = summed(partial(_cost, same), left, right, scale, bias)
         return result
+
+
+def _cost(same: Twins, block: slice, rows: Tensor, others: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+    """The sum over the pairs of a block of rows with all others, but for twins."""
+    signs = 2.0 * truths(block, others) - 1.0
+    costs = -functional.logsigmoid(signs * (scale * (rows @ others.T) + bias))
+    return costs.masked_fill(same.of(block), 0.0).sum()
