@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,6 +20,7 @@ from multitune.data.sample import cell, is_absent
 
 Found = TypeVar("Found")
 MOST_CLASSES = 4096  # of an answer that are remembered while it is read
+AT_ONCE = 1 << 14  # cells that are taken together
 
 
 @dataclass(frozen=True)
@@ -100,20 +102,37 @@ def _answers(mixed: Mixed, name: str, part: PartSpec, cells: Iterable[Any]) -> t
     kind = modality(part.modality, part.options)
     there = np.zeros(len(mixed), dtype=bool)
     values: list[Any] | None = None if part.modality == "text" else []
-    known: dict[str, Any] = {}  # equal classes are read once, and are one object
-    for index, value in enumerate(cells):
-        decoded = known.get(value) if type(value) is str else None
-        if decoded is None and not is_absent(value):
-            try:
-                decoded = kind.decode(cell(value))
-            except ValueError as error:
-                raise DataError(_place(mixed, index, name), f"{error}.", f"Mend it, or read {name} as another modality.") from None
-            if type(value) is str and kind.name in ("category", "labels") and len(known) < MOST_CLASSES:
-                known[value] = decoded
-        there[index] = decoded is not None
+
+    def read(value: Any, index: int) -> Any:
+        try:
+            return None if is_absent(value) else kind.decode(cell(value))
+        except ValueError as error:
+            raise DataError(_place(mixed, index, name), f"{error}.", f"Mend it, or read {name} as another modality.") from None
+
+    known: dict[str | None, Any] = {}  # equal classes are read once, and are one object
+    start = 0
+    for some, texts in together(cells):
+        if texts and kind.name in ("category", "labels"):
+            if len(known) > MOST_CLASSES:
+                known.clear()
+            for index, word in enumerate(some, start):
+                if word not in known:
+                    known[word] = read(word, index)
+            decoded = [known[word] for word in some]
+        else:
+            decoded = [read(value, index) for index, value in enumerate(some, start)]
+        there[start : start + len(some)] = [value is not None for value in decoded]
         if values is not None:
-            values.append(decoded)
+            values += decoded
+        start += len(some)
     return there, values
+
+
+def together(cells: Iterable[Any]) -> Iterator[tuple[list[Any], bool]]:
+    """Cells in order, many at a time, and whether all of them are texts or absent: what is equal then need be looked at once."""
+    rest = iter(cells)
+    while some := list(islice(rest, AT_ONCE)):
+        yield some, set(map(type, some)) <= {str, type(None)}
 
 
 def _inputs(mixed: Mixed, name: str, part: PartSpec, cells: Iterable[Any], ledger: Ledger) -> np.ndarray:

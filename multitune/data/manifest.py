@@ -131,7 +131,7 @@ def open_table(path: Path | str, *, name: str, root: Path | None = None, id_colu
 
     root: what relative media paths are relative to; by default the table's folder. id_column: empty numbers the rows; a column
     other than `id` must be there. separator: what stands between the cells of a text table; empty: by the ending. The text is kept
-    once for equal content, so a second opening parses nothing.
+    once for equal content, so a second opening parses nothing; that its ids are unique is looked at once too.
 
     Raises: DataError naming the file and line for whatever does not parse, for no rows, an id that is missing or there twice.
     """
@@ -149,7 +149,7 @@ def open_table(path: Path | str, *, name: str, root: Path | None = None, id_colu
         id_column=id_column,
         separator=separator,
     )
-    _check_ids(manifest, id_column, where=str(path))
+    folder_once("ids", parts | {"id_column": id_column}, lambda draft: _check_ids(manifest, id_column, where=str(path)))
     return manifest
 
 

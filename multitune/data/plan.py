@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -229,7 +229,9 @@ def _named(rows: Examples, answer: str) -> Counter[str]:
     """How many rows have each class, or each label."""
     if rows.parts[answer].modality == "labels":
         return Counter(label for value in rows.values(answer) for label in value or ())
-    return Counter(value for value in rows.cells(answer) if value is not None)
+    counted = Counter(rows.cells(answer))
+    counted.pop(None, None)
+    return cast("Counter[str]", counted)
 
 
 def _told_few(split: Split, rows: int) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from multitune.core.errors import DataError
 from multitune.core.protocols import Sample, Split
 from multitune.core.randomness import derive, derive_each
 from multitune.core.recipe import DataSpec, PartSpec
-from multitune.data.align import Aligned
+from multitune.data.align import AT_ONCE, Aligned, together
 from multitune.data.decode import modality
 from multitune.data.manifest import Manifest
 from multitune.data.mix import Mixed
@@ -25,7 +25,6 @@ from multitune.data.sample import cell, is_absent, is_still, sample
 MANY = 4096  # texts that are remembered while a column is read
 FEW = 10
 KNOWN_SAMPLES = 2048  # of a split: a few kilobytes each
-AT_ONCE = 1 << 14  # keys that are hashed together
 SPLITS: tuple[Split, ...] = get_args(Split)
 
 
@@ -179,15 +178,20 @@ def _picked(mixed: Mixed, column: str, rows: np.ndarray) -> Iterator[Any]:
 
 
 def _texts(cells: Iterable[Any]) -> Iterator[str | None]:
-    """Cells as texts, None where absent; where they are few, each is looked at once."""
-    known: dict[str, str] = {}
-    for value in cells:
-        text = known.get(value) if type(value) is str else None
-        if text is None and not is_absent(value):
-            text = str(cell(value))
-            if type(value) is str and len(known) < MANY:
-                known[value] = text
-        yield text
+    """Cells as texts, None where absent; of equal ones that stand together each is looked at once."""
+    known: dict[str | None, str | None] = {}
+    for some, texts in together(cells):
+        if texts:
+            if len(known) > MANY:
+                known.clear()
+            known |= {word: _text(word) for word in dict.fromkeys(some) if word not in known}
+            yield from map(known.__getitem__, some)
+        else:
+            yield from map(_text, some)
+
+
+def _text(value: Any) -> str | None:
+    return None if is_absent(value) else str(cell(value))
 
 
 def _mask(mixed: Mixed, rows: np.ndarray) -> np.ndarray:

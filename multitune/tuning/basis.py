@@ -11,12 +11,14 @@ import sys
 from collections.abc import Iterator, Mapping
 from hashlib import blake2b
 from importlib import metadata
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from multitune.core.errors import RunError
 from multitune.core.rundir import RunDir
 from multitune.core.store import cache_root
+from multitune.data.align import together
 from multitune.data.decode import modality
 from multitune.data.split import Examples
 
@@ -84,18 +86,25 @@ def _stamps(examples: Examples) -> Iterator[tuple[str, str]]:
 
 def _stamps_of(examples: Examples, column: str, own: str) -> Iterator[str]:
     """The stamp of each row's file; a file that many rows name is looked at once."""
-    roots, known = examples.mixed.roots(column), dict[tuple[int, str], str]()
-    for cell, source in zip(examples.cells_of(column), examples.sources.tolist(), strict=True):
-        if type(cell) is str and (source, cell) in known:
-            yield known[source, cell]
-            continue
-        path = _path(cell)
+    roots, known = examples.mixed.roots(column), dict[tuple[int, str | None], str]()
+    rest = iter(examples.sources.tolist())
+
+    def stamp(cell: Any, source: int) -> str:
+        path = _path(cell)  # where none is named: nothing is there, or content that the table's own fingerprint covers
         if path is None:
-            yield "0" * DIGITS  # nothing there, or content that the table's own fingerprint covers
-            continue
+            return "0" * DIGITS
         if (source, path) not in known:
             known[source, path] = _stamp(path, roots[source], own)
-        yield known[source, path]
+        return known[source, path]
+
+    for some, texts in together(examples.cells_of(column)):
+        sources = list(islice(rest, len(some)))
+        if not texts:
+            yield from map(stamp, some, sources)
+            continue
+        named = list(zip(sources, some, strict=True))
+        known |= {(source, cell): stamp(cell, source) for source, cell in dict.fromkeys(named) if (source, cell) not in known}
+        yield from map(known.__getitem__, named)
 
 
 def _path(cell: Any) -> str | None:
