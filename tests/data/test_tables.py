@@ -47,6 +47,16 @@ def test_json_numbers_are_the_text_that_was_written(tmp_path: Path) -> None:
     assert rows(manifest) == [{"a": "1.50", "b": "1e-4", "c": "12345678901234567890123", "d": "true", "f": "[1.0, null]"}]
 
 
+def test_ids_that_are_there_twice_are_refused_each_time_and_another_column_for_them_is_looked_at_anew(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("id,n\n1,2\n1,3\n", "utf-8")
+    for _ in range(2):
+        with pytest.raises(DataError, match='the id "1" is in row 1 and in row 2'):
+            open_table(tmp_path / "a.csv", name="t")
+    assert open_table(tmp_path / "a.csv", name="t", id_column="n").id(1) == "3"
+    with pytest.raises(DataError, match='the id "1" is in row 1 and in row 2'):
+        open_table(tmp_path / "a.csv", name="t")
+
+
 def test_quotes_line_ends_and_a_byte_order_mark_are_no_content(tmp_path: Path) -> None:
     manifest = opened(tmp_path / "a.csv", '\ufeffid,text\r\n1,"a, ""b""\nc"\r\n\r\n')
     assert rows(manifest) == [{"id": "1", "text": 'a, "b"\nc'}]
