@@ -10,6 +10,7 @@ import pytest
 
 import multitune
 from multitune.core.errors import RecipeError
+from multitune.models.replay import recording
 from tests.line.lines import bits, recipe
 from tests.line.test_goes_on import ended
 
@@ -50,6 +51,27 @@ def test_each_phase_keeps_the_highest_cut_under_which_nothing_moves_in_it(whole:
     plain = in_phases(store, features={"store": "off"})
     multitune.train(plain, run=tmp_path / "plain")
     assert losses(run) == pytest.approx(losses(tmp_path / "plain"), rel=1e-5)
+
+
+def test_one_forward_of_a_row_serves_the_cuts_of_all_phases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[int] = []
+    reached = recording.reached
+
+    def counted(family: Any, paths: Any, below: Any, batch: Any) -> Any:
+        ran.append(len(batch))
+        return reached(family, paths, below, batch)
+
+    monkeypatch.setattr(recording, "reached", counted)
+    made = in_phases(tmp_path / "store")
+    made["strategy"] |= {"starts": [12, 24]}
+    made["train"] |= {"steps": 36, "evaluate_every": 12, "batch_size": 8}
+    made["evaluate"] |= {"baselines": False, "ablations": False}
+    figures = multitune.train(made, run=tmp_path / "run").figures
+    rows = figures["features/encoded"] / 3
+    assert figures["features/hits"] == 0
+    assert rows > 80
+    groups = -(-rows // 16)
+    assert len(ran) < 2.5 * groups
 
 
 def test_a_run_killed_in_a_later_phase_goes_on_to_the_same_bits(

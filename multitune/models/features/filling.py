@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from multitune.core import store
-from multitune.core.errors import Fault
+from multitune.core.errors import Fault, WriteFault
 from multitune.core.finding import Finding
 from multitune.core.protocols import Memo, Prediction, Sample
 from multitune.core.randomness import derive
@@ -29,7 +29,7 @@ from multitune.models.features.upkeep import MEDIA, used
 from multitune.models.features.ways import content as content_of
 from multitune.models.features.ways import only, still, ways
 from multitune.models.predictor import GROUP_ROWS, Forgetful, Predictor, Row
-from multitune.models.replay import Seam, Stored, encode_rows, probe_rows
+from multitune.models.replay import Seam, Stored, encode_at, encode_rows, probe_rows
 
 SHARD_BYTES = 64 << 20
 SHARD_ROWS = 1024
@@ -55,9 +55,24 @@ class Counts:
         return {f"features/{name}": float(value) for name, value in vars(self).items()}
 
 
+@dataclass(frozen=True)
+class Ahead:
+    """What will be asked for later at another cut of a tower: a forward that passes it writes it down. rows: their contents."""
+
+    source: Source
+    rows: frozenset[str]
+
+    def lacks(self, content: str) -> bool:
+        """Whether a row is still to be encoded there."""
+        return content in self.rows and content not in self.source.space
+
+
 @dataclass
 class Features:
-    """The features of a run: fills the store with what rows lack, and lets a family run on it."""
+    """The features of a run: fills the store with what rows lack, and lets a family run on it.
+
+    early: rows that the run itself wrote before they were asked for, by folder and content; they are no hits.
+    """
 
     family: Any
     root: Path
@@ -65,6 +80,7 @@ class Features:
     contents: Contents
     seed: int = 0
     counts: Counts = field(default_factory=Counts)
+    early: set[tuple[str, str]] = field(default_factory=set)
     _seen: set[tuple[str, str]] = field(default_factory=set)
     _begun: dict[tuple[str, str], Encoded] = field(default_factory=dict)
     _hits: dict[str, list[tuple[int, str, Sample]]] = field(default_factory=dict)
@@ -124,12 +140,16 @@ class Features:
         """A row that was encoded before, once."""
         return self._begun.pop((tower, content), None)
 
-    def fill(self, samples: Iterable[Sample], memo: Memo | None = None) -> None:
+    def fill(self, samples: Iterable[Sample], memo: Memo | None = None, *, ahead: Sequence[Ahead] = ()) -> None:
         """Encode what these rows lack, and write it down. Rows that cannot be read are passed over: who asks for them finds out.
 
+        ahead: what is written down too where a row that is encoded passes it, and the machine takes it.
         Raises: Fault if the machine does not take a shard; what was written before stays.
         """
-        fillings = [_Filling(self, source, memo or Forgetful()) for source in self.sources]
+        fillings = [
+            _Filling(self, source, memo or Forgetful(), [one for one in ahead if one.source.stand.tower == source.stand.tower])
+            for source in self.sources
+        ]
         for sample in samples:
             for filling in fillings:
                 filling.take(sample)
@@ -162,12 +182,21 @@ class Features:
         except BadPart:
             return None
 
+    def ahead(self, samples: Iterable[Sample]) -> list[Ahead]:
+        """What these rows will ask for here, for the `fill` of an earlier stage; nothing is counted."""
+        asked: dict[str, set[str]] = {source.stand.tower: set() for source in self.sources}
+        for sample in samples:
+            for source in self.sources:
+                if source.stand.asked(sample):
+                    asked[source.stand.tower].add(content_of(sample, source.stand.parts, self.contents.of))
+        return [Ahead(source, frozenset(asked[source.stand.tower] - {""})) for source in self.sources]
+
     def lacks(self, source: Source, content: str, sample: Sample) -> bool:
         """Whether a row is to be encoded; counts it, once."""
         at, there = (source.stand.tower, content), content in source.space
         if at not in self._seen:
             self._seen.add(at)
-            self.counts.hits += there
+            self.counts.hits += there and (source.space.folder.name, content) not in self.early
             if there:
                 kept = self._hits.setdefault(source.stand.tower, [])
                 heapq.heappush(kept, (-derive("check", self.seed, content), content, sample))
@@ -198,12 +227,12 @@ def space_key(family: Any, seam: Seam, *, asked: Asked) -> dict[str, Any]:
 
 
 class _Filling:
-    """Rows of one tower on their way into its space."""
+    """Rows of one tower on their way into its space, and into those of later stages."""
 
-    def __init__(self, features: Features, source: Source, memo: Memo) -> None:
-        self._features, self._source, self._memo = features, source, memo
+    def __init__(self, features: Features, source: Source, memo: Memo, ahead: Sequence[Ahead] = ()) -> None:
+        self._features, self._source, self._memo, self._ahead = features, source, memo, ahead
         self._waiting: dict[Hashable, list[tuple[str, Sample, Row]]] = {}
-        self._made: dict[str, Kept] = {}
+        self._made: dict[Path, tuple[Source, dict[str, Kept]]] = {}
         self._bytes = 0
         self._asked: set[str] = set()
 
@@ -218,7 +247,7 @@ class _Filling:
             return
         self._asked.add(content)
         if before is not None:
-            self._keep(content, before.sample, row, before.stored)
+            self._keep(self._source, content, before.sample, row, before.stored)
             return
         group = self._waiting.setdefault(self._features.family.preparer.bucket(row), [])
         group.append((content, sample, row))
@@ -233,28 +262,40 @@ class _Filling:
         self._write()
 
     def _encode(self, group: Sequence[tuple[str, Sample, Row]]) -> None:
-        features, source = self._features, self._source
-        made = encode_rows(features.family, source.seam, [row for _, _, row in group])
-        for (content, sample, row), stored in zip(group, made, strict=True):
-            if stored is not None:
-                self._keep(content, sample, row, stored)
+        later = [one for one in self._ahead if any(one.lacks(content) for content, _, _ in group)]
+        sources = [self._source, *(one.source for one in later)]
+        made = encode_at(self._features.family, [source.seam for source in sources], [row for _, _, row in group])
+        for source, rows in zip(sources, made, strict=True):
+            wanted = next((one for one in later if one.source is source), None)
+            for (content, sample, row), stored in zip(group, rows, strict=True):
+                if stored is not None and (wanted is None or wanted.lacks(content)):
+                    self._keep(source, content, sample, row, stored)
 
-    def _keep(self, content: str, sample: Sample, row: Row, stored: Stored) -> None:
+    def _keep(self, source: Source, content: str, sample: Sample, row: Row, stored: Stored) -> None:
         """Hold an encoded row until it is written, unless a file of its changed meanwhile."""
-        features, source = self._features, self._source
+        features = self._features
         if not still(sample, source.stand.parts, content, features.contents):
             return
-        self._made[content] = Kept(stored, source.way.light(row, source.silent))
+        self._made.setdefault(source.space.folder, (source, {}))[1][content] = Kept(stored, source.way.light(row, source.silent))
         self._bytes += stored.num_bytes
         features.counts.rounding = max(features.counts.rounding, _rounding(stored, TYPES[source.space.type]))
-        if self._bytes >= SHARD_BYTES or len(self._made) >= SHARD_ROWS:
+        if self._bytes >= SHARD_BYTES or len(self._made[source.space.folder][1]) >= SHARD_ROWS:
             self._write()
 
     def _write(self) -> None:
-        if self._made:
-            self._features.counts.bytes += self._source.space.write(self._made)
-            self._features.counts.encoded += len(self._made)
-            self._made, self._bytes = {}, 0
+        counts, made = self._features.counts, [*self._made.values()]
+        self._made, self._bytes = {}, 0
+        for source, rows in made:
+            try:
+                counts.bytes += source.space.write(rows)
+            except WriteFault:
+                if source is self._source:
+                    raise
+                self._ahead = ()  # the stage that asks for them says what it cannot write
+                continue
+            counts.encoded += len(rows)
+            if source is not self._source:
+                self._features.early |= {(source.space.folder.name, content) for content in rows}
 
 
 class FillingPredictor(Predictor):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator, Hashable, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Collection, Generator, Hashable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -89,40 +89,56 @@ def collated(family: Any, rows: Sequence[Row]) -> Batch:
     return moved(family.preparer.collate(rows), device_of(family))
 
 
-@torch.no_grad()
 def encode_rows(family: Any, seam: Seam, rows: Sequence[Row], *, group_rows: int = GROUP_ROWS) -> list[Stored | None]:
     """What each prepared row leaves at a cut, in the order of the rows; None where the cut's module has nothing to do for it.
 
     Rows run in groups of `group_rows` that pad each other in no way; the last group of a shape is filled by repetition. So a row's bits
     depend on the row alone. The family runs in eval mode up to the cut and no further, and stays as it was.
     """
-    made: dict[int, Stored | None] = {}
+    (made,) = encode_at(family, [seam], rows, group_rows=group_rows)
+    return made
+
+
+@torch.no_grad()
+def encode_at(family: Any, seams: Sequence[Seam], rows: Sequence[Row], *, group_rows: int = GROUP_ROWS) -> tuple[list[Stored | None], ...]:
+    """What `encode_rows` gives at each of several cuts, to the same bits, from one forward up to the last of them."""
+    made: list[dict[int, Stored | None]] = [{} for _ in seams]
     waiting: dict[Hashable, list[int]] = {}
+
+    def encode(group: Sequence[int]) -> None:
+        for known, found in zip(made, _encoded(family, seams, rows, group, group_rows), strict=True):
+            known.update(found)
+
     with as_it_was(family), seeded("encode"):
         family.eval()
         for place, row in enumerate(rows):
             group = waiting.setdefault(family.preparer.bucket(row), [])
             group.append(place)
             if len(group) == group_rows:
-                made |= _encoded(family, seam, rows, group, group_rows)
+                encode(group)
                 group.clear()
         for group in waiting.values():
             if group:
-                made |= _encoded(family, seam, rows, group, group_rows)
-    return [made[place] for place in range(len(rows))]
+                encode(group)
+    return tuple([known[place] for place in range(len(rows))] for known in made)
 
 
-def _encoded(family: Any, seam: Seam, rows: Sequence[Row], group: Sequence[int], count: int) -> dict[int, Stored | None]:
+def _encoded(
+    family: Any, seams: Sequence[Seam], rows: Sequence[Row], group: Sequence[int], count: int
+) -> Iterator[dict[int, Stored | None]]:
+    """What a group of rows of one shape leaves at each cut, by place."""
     filled = [rows[place] for place in (*group, *[group[-1]] * (count - len(group)))]
-    trees = reached(family, seam.cut.path, [*seam.below], collated(family, filled))
-    if trees is None:
-        return dict.fromkeys(group)
-    whole = seam.layout.split(trees[seam.cut.path].tensors, count)
-    below = {path: layout.split(trees[path].tensors, count) for path, layout in seam.below.items()}
-    return {
-        place: stored(seam, whole[at], {path: tuple(tuple(t.shape) for t in split[at]) for path, split in below.items()})
-        for at, place in enumerate(group)
-    }
+    trees = reached(family, [seam.cut.path for seam in seams], {path for seam in seams for path in seam.below}, collated(family, filled))
+    for seam in seams:
+        if seam.cut.path not in trees:
+            yield dict.fromkeys(group)
+            continue
+        whole = seam.layout.split(trees[seam.cut.path].tensors, count)
+        below = {path: layout.split(trees[path].tensors, count) for path, layout in seam.below.items()}
+        yield {
+            place: stored(seam, whole[at], {path: tuple(tuple(t.shape) for t in split[at]) for path, split in below.items()})
+            for at, place in enumerate(group)
+        }
 
 
 def stored(seam: Seam, tensors: Sequence[Tensor], below: Mapping[str, tuple[Shape, ...]]) -> Stored:
@@ -134,21 +150,23 @@ def stored(seam: Seam, tensors: Sequence[Tensor], below: Mapping[str, tuple[Shap
     return Stored(tuple(kept), tuple(tuple(tensor.shape) for tensor in tensors), below)
 
 
-def reached(family: nn.Module, path: str, below: Sequence[str], batch: Batch) -> dict[str, Tree] | None:
-    """Run a family up to a cut: the trees of the modules at `path` and `below`; None if the cut's module is not called."""
+def reached(family: nn.Module, paths: Collection[str], below: Collection[str], batch: Batch) -> dict[str, Tree]:
+    """Run a family until all the modules at `paths` have run: the trees of those that did, and of the modules at `below`."""
     trees: dict[str, Tree] = {}
+    cuts = set(paths)
+    waiting = set(cuts)
 
     def keep(name: str, output: Any) -> None:
-        trees[name] = Tree.of(output)
-        if name == path:
+        tree = Tree.of(output)
+        waiting.discard(name)
+        trees[name] = tree.copied() if waiting and name in cuts else tree  # what runs on may write into it
+        if not waiting:
             raise _ReachedError
 
     with ExitStack() as hooks:
-        for name in (*below, path):
+        for name in {*below, *cuts}:
             hook = family.get_submodule(name).register_forward_hook(lambda *given, name=name: keep(name, given[-1]))
             hooks.callback(hook.remove)
-        try:
+        with suppress(_ReachedError):
             family(batch)
-        except _ReachedError:
-            return trees
-    return None
+    return trees

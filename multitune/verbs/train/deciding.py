@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from multitune.core.errors import RecipeError
@@ -41,7 +41,7 @@ class Possible:
         """The stages with those of `towers` alone that are wanted."""
         chosen = {at for at, want in zip(self.towers, wanted, strict=True) if want}
         return tuple(
-            Stage(stage.start, stage.stop, {tower: seam for tower, seam in stage.seams.items() if (place, tower) in chosen})
+            replace(stage, seams={tower: seam for tower, seam in stage.seams.items() if (place, tower) in chosen})
             for place, stage in enumerate(self.stages)
         )
 
@@ -71,7 +71,7 @@ def possible(line: Line) -> Possible:
         seams, unfit = fitting(line, settled.proofs)
         lines |= dict.fromkeys(settled.lines())
         findings |= {(finding.where, finding.message): finding for finding in (*settled.findings, *unfit)}
-        stages.append(Stage(start, stop, {tower: seam for tower, seam in seams.items() if _wanted(line, tower)}))
+        stages.append(Stage(start, stop, {tower: seam for tower, seam in seams.items() if _wanted(line, tower)}, moving))
     _refuse_lack(line, asked, stages, [*findings.values()])
     return Possible(tuple(stages), tuple(lines), tuple(findings.values()))
 

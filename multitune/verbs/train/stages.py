@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, cast
 
 from multitune.core.finding import Finding
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from multitune.data.split import Examples
     from multitune.models.features.attached import Source
     from multitune.models.features.contents import Contents
-    from multitune.models.features.filling import Counts, Features
+    from multitune.models.features.filling import Ahead, Counts, Features
     from multitune.models.features.measuring import Encoded
     from multitune.models.replay import Seam
     from multitune.tuning.ranks import Ranks
@@ -24,11 +25,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Stage:
-    """Planned steps `start` up to, not including, `stop`, in which the same things move. seams: of the cuts that are kept, by tower."""
+    """Planned steps `start` up to, not including, `stop`, in which the same things move. seams: of the cuts that are kept, by tower.
+
+    moving: the public names of what moves.
+    """
 
     start: int
     stop: int
     seams: Mapping[str, Seam] = field(default_factory=dict)
+    moving: frozenset[str] = frozenset()
 
 
 class Stages:
@@ -36,7 +41,8 @@ class Stages:
 
     A stage is opened when a step or an evaluation first asks for it, with the weights as they are then: its key covers them, so what
     moved before and is still now is another row of the store than what it was at the start. begun: rows that were encoded before, by the
-    folder of their space; where the key of a stage names that folder, they are what it would encode.
+    folder of their space; where the key of a stage names that folder, they are what it would encode. Where an earlier stage moves nothing
+    that a later one does not move, the forward that encodes its rows writes down what the later one will ask for.
     """
 
     def __init__(
@@ -49,6 +55,7 @@ class Stages:
         self.findings: list[Finding] = []
         self._contents: Contents | None = None
         self._live: list[Source] = []
+        self._early: set[tuple[str, str]] = set()
         self._at, self._features, self._begun = -1, None, begun or {}
 
     @property
@@ -118,24 +125,45 @@ class Stages:
             self.enter(step)
 
     def _open(self, place: int, step: int, keys: Mapping[str, Mapping[str, Any]]) -> None:
-        from multitune.models.features.filling import Features
-        from multitune.verbs.train.storing import every_sample, folder_of, wanted
+        from multitune.verbs.train.storing import every_sample
 
         self._live.clear()
         self._at, self._features, stage = place, None, self.stages[place]
         if stage.seams:
-            line = self._line
-            found, findings = Features.open(
-                line.family, stage.seams, root=folder_of(line), asked=wanted(line), seed=line.planned.plan["run.seed"], keys=keys
-            )
-            found.counts, found.contents = self.counts, self._contents or found.contents
-            self._contents, self.findings = found.contents, [*self.findings, *findings]
+            found = self._opened(stage.seams, keys)
             if self._ranks.main:
                 found.begin(self._begun)
-                found.fill(every_sample(line, step, stage.stop, first=place == 0))
+                found.fill(every_sample(self._line, step, stage.stop, first=place == 0), ahead=self._ahead(place, keys))
                 found.check()
             self._live += found.sources
             self._features = found
+
+    def _opened(self, seams: Mapping[str, Seam], keys: Mapping[str, Mapping[str, Any]]) -> Features:
+        """The store for these cuts, with what the run knows and counts."""
+        from multitune.models.features.filling import Features
+        from multitune.verbs.train.storing import folder_of, wanted
+
+        line = self._line
+        found, findings = Features.open(
+            line.family, seams, root=folder_of(line), asked=wanted(line), seed=line.planned.plan["run.seed"], keys=keys
+        )
+        found.counts, found.contents, found.early = self.counts, self._contents or found.contents, self._early
+        self._contents, self.findings = found.contents, [*self.findings, *findings]
+        return found
+
+    def _ahead(self, place: int, keys: Mapping[str, Mapping[str, Any]]) -> list[Ahead]:
+        """What later stages will ask for that the forwards of this one pass: cuts of its towers, of weights that stay until then."""
+        from multitune.verbs.train.storing import every_sample
+
+        here, moved = self.stages[place], frozenset[str]()
+        ahead: list[Ahead] = []
+        for before, later in pairwise(self.stages[place:]):
+            moved |= before.moving
+            if moved <= later.moving:
+                seams = {tower: seam for tower, seam in later.seams.items() if tower in here.seams and seam.cut != here.seams[tower].cut}
+                if seams:
+                    ahead += self._opened(seams, keys).ahead(every_sample(self._line, later.start, later.stop, first=False))
+        return ahead
 
     def fill(self, rows: Examples) -> None:
         """Encode what these rows lack in the present stage."""

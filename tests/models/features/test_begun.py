@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,51 @@ def test_rows_that_were_measured_are_kept_as_they_are_and_not_encoded_again(fami
         held = content(row, ("photo",), features.contents.of)
         (one,), (other,) = (space.sources[0].space.read(held).tensors for space in (features, plain))
         assert torch.equal(one, other)
+
+
+def test_what_a_later_stage_will_ask_for_is_written_by_the_forward_that_passes_it_to_the_same_bits(
+    family: Any, rows: list[Sample], tmp_path: Path
+) -> None:
+    above = settle(family, moving(family, "photo", "words")).seams["photo"]
+    block = settle(family, moving(family, "photo", "words"), asked=["photo.layers.0"]).seams["photo"]
+    alone, features, later = (
+        Features.open(family, {"photo": seam}, root=tmp_path / folder, asked=ASKED)[0]
+        for folder, seam in (("alone", block), ("store", above), ("store", block))
+    )
+    alone.fill(rows)
+    later.counts, later.early = features.counts, features.early
+    asked = rows[: len(rows) // 2]
+    features.fill(rows, ahead=later.ahead(asked))
+    assert 0 < len(later.sources[0].space) < len(alone.sources[0].space)
+    again = Features.open(family, {"photo": block}, root=tmp_path / "store", asked=ASKED)[0]
+    again.counts, again.early = features.counts, features.early
+    seen: list[int] = []
+    with family.tower["photo"].register_forward_pre_hook(lambda *given: seen.append(1)):
+        again.fill(asked)
+        assert seen == []
+        assert features.counts.hits == 0
+        again.fill(rows)
+    assert seen
+    assert features.counts.encoded == len(features.sources[0].space) + len(alone.sources[0].space)
+    for row in rows:
+        if "photo" in row.parts:
+            held = content(row, ("photo",), features.contents.of)
+            one, other = (space.sources[0].space.read(held).tensors for space in (again, alone))
+            assert all(torch.equal(left, right) for left, right in zip(one, other, strict=True))
+
+
+def test_a_machine_that_does_not_take_what_is_written_early_keeps_what_was_asked_for(
+    family: Any, rows: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    above = settle(family, moving(family, "photo", "words")).seams["photo"]
+    block = settle(family, moving(family, "photo", "words"), asked=["photo.layers.0"]).seams["photo"]
+    features, later = (Features.open(family, {"photo": seam}, root=tmp_path / "store", asked=ASKED)[0] for seam in (above, block))
+    ahead = later.ahead(rows)
+    folder = later.sources[0].space.folder
+    shutil.rmtree(folder)
+    folder.write_text("in its place", "utf-8")
+    features.fill(rows, ahead=ahead)
+    assert len(features.sources[0].space) == features.counts.encoded > 0
 
 
 def test_what_was_encoded_with_other_weights_is_passed_over(family: Any, rows: list[Sample], tmp_path: Path) -> None:
