@@ -82,13 +82,11 @@ def plan(
     """What a recipe will do; figures: rows, steps, parameters and how many of them move."""
     asked = as_recipe(recipe, overrides)
     planned = make_plan(asked, Ledger())
-    findings, figures = list(planned.plan.findings), _figures(planned.plan)
-    text = planned.plan.text()
+    proof = Result(ok=True)
     if prove:
-        proof = _proof(planned)
-        findings += proof.findings
-        figures |= proof.figures
-        text += "\n" + proof.text
+        planned, proof = _proof(planned)
+    findings, figures = [*planned.plan.findings, *proof.findings], _figures(planned.plan) | dict(proof.figures)
+    text = planned.plan.text() + (f"\n{proof.text}" if prove else "")
     paths: dict[str, Path] = {}
     if folder is not None:
         from multitune.core.rundir import open_run
@@ -117,6 +115,7 @@ def _planned(recipe: Recipe, ledger: Ledger) -> Planned:
     from multitune.models import plan as model_plan
     from multitune.tuning import averaging
     from multitune.tuning import plan as tuning_plan
+    from multitune.tuning.plan.compiling import told_before
 
     preset = catalog.find("task", recipe.task.name, recipe.task.options, where="task").build()
     head = {
@@ -157,7 +156,7 @@ def _planned(recipe: Recipe, ledger: Ledger) -> Planned:
         findings=(*data.findings, *model.findings, *tuned.findings, *told),
         tables=dict(tuned.tables),
     )
-    return Planned(recipe, made, preset, data, model, outlook.grouping)
+    return Planned(recipe, told_before(made), preset, data, model, outlook.grouping)
 
 
 def _taught(loss: object, needs: Needs) -> tuple[dict[str, Value], tuple[Finding, ...]]:
@@ -174,11 +173,11 @@ def _figures(plan: Plan) -> dict[str, float]:
     return {name: float(plan[name]) for name in wanted if name in plan.values}
 
 
-def _proof(planned: Planned) -> Result:
-    """Build with weights, run one micro-batch, and compare what gets a gradient with what the plan says moves."""
+def _proof(planned: Planned) -> tuple[Planned, Result]:
+    """Build with weights, run one micro-batch, compare what gets a gradient with what the plan says moves; with what is then known."""
     from multitune.models.predictor import Predictor
     from multitune.tuning.ranks import Ranks
-    from multitune.verbs.train import Line, teaching
+    from multitune.verbs.train import Line, compiling, teaching
 
     line = Line.start(planned, ledger=Ledger(), ranks=Ranks())
     started = time.perf_counter()
@@ -193,6 +192,7 @@ def _proof(planned: Planned) -> Result:
     alone = _alone_equals_among(Predictor(line.family), samples)
     line.loader.close()
     found, choices = _choices(line)
+    known = replace(planned, plan=compiling.proven(line, [(step.micro[0][0], batch)]))
     checks = {
         "the loss of the first micro-batch is finite": math.isfinite(loss),
         f"every one of the {len(planned_names)} tensors that move at step 0 gets a gradient": not silent,
@@ -218,7 +218,7 @@ def _proof(planned: Planned) -> Result:
         "proof/seconds_step": ran - read,
         "proof/holds": float(all(checks.values())),
     }
-    return Result(ok=all(checks.values()), figures=figures, findings=findings, text=text)
+    return known, Result(ok=all(checks.values()), figures=figures, findings=findings, text=text)
 
 
 def _choices(line: Line) -> tuple[Possible, Sequence[Choice]]:

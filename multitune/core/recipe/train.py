@@ -56,6 +56,7 @@ class TrainSpec(Strict):
     clip_norm: float = Field(default=1.0, ge=0, description="0: no clipping")
     clip_value: float = Field(default=0.0, ge=0, description="largest value in the gradient, in place of clip_norm; 0: none")
     checkpoint_activations: bool = Field(default=False, description="compute what blocks hold again on the way back: less memory")
+    compile: bool = Field(default=False, description="blocks of towers run compiled by torch in training: faster steps, a slow start")
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     batch_norm: Literal["eval", "moving"] = "eval"
     balance: str = Field(default="", description="answer whose classes are drawn equally often")

@@ -36,6 +36,13 @@ def _of(tower: PreTrainedModel) -> bool:
     return bool(blocks)
 
 
+def around(own: Callable[..., Any], forward: Callable[..., Any]) -> Callable[..., Any] | None:
+    """`forward` computed again as a block's own forward is; None where that is none of ours."""
+    if isinstance(own, partial) and own.func is _again:
+        return partial(_again, own.args[0], forward)
+    return None
+
+
 def _again(block: nn.Module, forward: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
     if block.training and torch.is_grad_enabled():
         return checkpoint(forward, *arguments, use_reentrant=False, **named)

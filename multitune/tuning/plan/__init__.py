@@ -18,6 +18,7 @@ from multitune.tuning import averaging
 from multitune.tuning.events import tracking
 from multitune.tuning.plan.allocating import allocator_value, set_allocator
 from multitune.tuning.plan.batches import Batches, batch_arithmetic, compute_threads, device_of, loader_workers
+from multitune.tuning.plan.compiling import compile_value
 from multitune.tuning.plan.doubts import doubts, refuse, refuse_scalars, refuse_watched
 from multitune.tuning.plan.optimizing import optimizer_plugin, optimizer_values, state_bytes
 from multitune.tuning.plan.phases import movements, phases_table, ranges, refuse_never, refuse_plateau, refuse_stillness
@@ -78,6 +79,7 @@ def state(
     values = (
         _strategy(recipe, table) | _loss(recipe, plugin, loss) | _train(recipe, batches, moves, outlook.values(recipe) if outlook else {})
     )
+    values |= compile_value(recipe, anatomy, device=values["train.device"].value)
     moving, every = sum(move.moving for move in moves), values["train.evaluate_every"].value
     values |= averaging.state(recipe, steps=batches.steps, every=every, moving=moving, table=table)
     values |= reference_bytes(recipe, anatomy, moves)

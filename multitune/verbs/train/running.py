@@ -15,6 +15,7 @@ from multitune.core.recipe import Recipe
 from multitune.core.result import Result
 from multitune.core.rundir import RunDir
 from multitune.verbs.plan import Planned, make_plan
+from multitune.verbs.train.compiling import weighed
 from multitune.verbs.train.keeping import obey, on_this_machine, write_plan
 from multitune.verbs.train.line import Line, prove_cuts
 from multitune.verbs.train.page import PAGE, write_page
@@ -76,9 +77,11 @@ def _trained(recipe: Recipe, run: RunDir, ranks: Ranks, ledger: Ledger, started:
     proven, untuned = ranks.on_main(before) or ((), {})
     taught = teaching.tabled(line, run, ranks, folder_of(line) if recipe.features.store != "off" else None)
     engine = catalog.find("engine", recipe.train.engine.name, recipe.train.engine.options, where="train.engine").build()
-    with kept.fitting() as steps:
+    with kept.fitting() as read:
+        steps = read if taught is None else Taught(read, taught)
+        planned = replace(planned, plan=weighed(line, steps, run, ranks))
         outcome = engine.fit(
-            loader=steps if taught is None else Taught(steps, taught),
+            loader=steps,
             family=line.family,
             scope=line.scope,
             loss=line.loss,

@@ -17,6 +17,7 @@ from multitune.core.protocols import Control, Loss
 from multitune.core.rundir import RunDir
 from multitune.tuning import checkpoint, events, optimizer
 from multitune.tuning.averaging import Averaging, Ended
+from multitune.tuning.compiling import compiled_of
 from multitune.tuning.engines.accelerate.pacing import Pacing
 from multitune.tuning.events import Events, Probe
 from multitune.tuning.events.tracking import Tracking
@@ -98,6 +99,7 @@ class Loop:
         self.optimizer = optimizer_of(plan, self.scope)
         self.probe = Probe(self.ranks, statistics_every(plan), tuple(self.family.needs.parts))
         gradients = Gradients(self.family, self.loss, plan["run.seed"], self.ranks, plan["train.precision"], self.probe)
+        self.compiling = compiled_of(plan, self.family, self.ranks.device)
         self.penalties, self.start = regularisers_of(plan, self.scope)
         self.one_step = Step(
             gradients,
@@ -140,7 +142,8 @@ class Loop:
         self.scope.enter(self.done)
         rate = optimizer.set_rates(self.optimizer, self.schedule, lr=self.plan["train.lr"], step=self.done, clock=self.scope.clock)
         self.probe.begin(self.done)
-        report = self.one_step(self.done, batch.micro)
+        with self.compiling.step(self.done):
+            report = self.one_step(self.done, batch.micro)
         self.done += 1
         self.skipped += report.skipped
         if not report.skipped:
@@ -190,6 +193,7 @@ class Loop:
     def keep(self) -> None:
         """Write a checkpoint; what it rests on (events, ledger) is on the disk before it."""
         self.kept, self._kept_at = self.done, time.monotonic()
+        self.compiling.gather(self.ranks)
         if self.events is None:
             return
         self.events.sync()
@@ -205,7 +209,7 @@ class Loop:
         Raises: Stopped where a signal came meanwhile; the same command does it again.
         """
         self.findings += self.scope.compare(self.start_hashes, self.scope.hashes(), steps=self.done)
-        self.findings += self.waiting.findings(self.plan["train.workers"])
+        self.findings += [*self.waiting.findings(self.plan["train.workers"]), *self.compiling.findings()]
         if self.skipped:
             self.findings.append(Finding("steps-skipped", Severity.INFO, "train.precision", f"fp16 overflowed in {self.skipped} steps."))
         best = self.best_step or self.done
@@ -310,6 +314,7 @@ class Loop:
             "start": self.start_hashes,
             **self.averaging.facts(),
             **self.pacing.facts(),
+            **self.compiling.facts(),
         }
 
     def _resume(self) -> None:
@@ -324,6 +329,8 @@ class Loop:
         if facts["plan"] != self.plan.hash() or changed:
             what = f"the model is another than the run began with (such as {changed[0]})" if changed else "the plan is another"
             raise StateError(f"{self.folder}: {what}. Undo the change, or start anew with --fresh.")
+        self.pacing.restore(facts)
+        self.compiling.restore(facts, scope=self.scope, ranks=self.ranks)
         self._put(state)
         optimizer.load_moments(self.optimizer, self.scope, state.moments)
         self.done = self.kept = step
@@ -333,7 +340,6 @@ class Loop:
         vars(self.one_step.scale).update(facts["scale"])
         self._seconds_before = facts["seconds"]
         self.averaging.restore(facts)
-        self.pacing.restore(facts)
         self.findings += found.findings if found else ()
 
     def _put(self, state: checkpoint.State) -> None:

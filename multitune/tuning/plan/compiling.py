@@ -1,0 +1,141 @@
+"""`train.compile` in the plan: whether it can be, and after how many steps it pays.
+
+What it costs and saves is measured when a run starts, or by `plan --prove`, and remembered on this machine; the value that binds is `true`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import os
+import platform
+import shutil
+import sys
+import sysconfig
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from multitune.core import store
+from multitune.core.errors import RecipeError, WriteFault
+from multitune.core.finding import Finding, Severity
+from multitune.core.plan import Plan, Value
+from multitune.core.recipe import Recipe
+from multitune.core.rundir import write_atomic
+from multitune.models.anatomy import Anatomy
+
+FIELD, CODE = "train.compile", "compile-does-not-pay"
+FOLDER = "compiled"
+LEAVE_OUT = "Leave train.compile out."
+# What a step computes follows from these values of a plan.
+_READ = ("model.", "strategy.", "loss.", "data.", "features.")
+_TRAIN = ("batch_size", "micro_batch", "batch_tokens", "bucket", "threads", "device", "ranks", "precision", "batch_norm")
+_TRAIN_TOO = ("checkpoint_activations", "compile")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds of both passes over one micro-batch, uncompiled and compiled, and how long compiling for it took."""
+
+    eager: float
+    compiled: float
+    compiling: float
+
+    def pays_after(self, micro_batches: int) -> float:
+        """After how many steps of so many micro-batches it pays; infinite where it never does."""
+        saved = (self.eager - self.compiled) * micro_batches
+        return self.compiling / saved if saved > 0 else float("inf")
+
+
+def compile_value(recipe: Recipe, anatomy: Anatomy, *, device: str) -> dict[str, Value]:
+    """`train.compile` where the recipe states it.
+
+    Raises: RecipeError where this machine cannot compile, or where there is nothing to compile.
+    """
+    if not recipe.train.given("compile"):
+        return {}
+    if recipe.train.compile:
+        lack = lacking(device)
+        if lack[0]:
+            raise RecipeError(FIELD, f"{lack[0]}.", f"{lack[1]} {LEAVE_OUT}".lstrip())
+        if not any(tower.blocks for tower in anatomy.towers):
+            raise RecipeError(FIELD, "blocks of towers are compiled, and no tower of this model has blocks.", LEAVE_OUT)
+    note = "after how many steps it pays is measured when the run starts" if recipe.train.compile else ""
+    return {FIELD: Value(recipe.train.compile, "recipe", note=note)}
+
+
+def lacking(device: str, *, system: str = sys.platform, environment: Mapping[str, str] = os.environ) -> tuple[str, str]:
+    """What this machine lacks to compile for a device, and what would do; empty where it lacks nothing."""
+    if device == "mps" or system == "win32":
+        return f"blocks are compiled on Linux and macOS, for the CPU and CUDA, not {'for mps' if device == 'mps' else 'on Windows'}", ""
+    if device == "cuda":
+        there = importlib.util.find_spec("triton") is not None
+        return ("", "") if there else ("torch compiles for CUDA by Triton, which is not installed", "Install triton, or:")
+    compiler = (environment.get("CXX") or ("clang++" if system == "darwin" else "g++")).split()[0]
+    if shutil.which(compiler) is None:
+        return f"torch compiles for the CPU by a C++ compiler, and {compiler} is not there", "Install it, name another one in CXX, or:"
+    headers = Path(sysconfig.get_path("include")) / "Python.h"
+    if not headers.is_file():
+        return f"torch compiles for the CPU with Python's headers, and {headers} is not there", "Install python3-dev, or:"
+    return "", ""
+
+
+def asked(plan: Plan) -> bool:
+    """Whether a plan has blocks compiled."""
+    return FIELD in plan.values and bool(plan[FIELD])
+
+
+def told(plan: Plan, cost: Cost) -> Plan:
+    """The plan with what compiling costs and saves, and a finding where it does not pay; what binds stays."""
+    each, steps = -(-plan["train.micro_batches"] // plan["train.ranks"]), plan["train.steps"]
+    after = cost.pays_after(each)
+    said = f"both passes of a step take {cost.compiled * each:.3g} s in place of {cost.eager * each:.3g} s"
+    pays = "it never pays" if after == float("inf") else f"it pays after {math.ceil(after):,} steps"
+    said += f", compiling takes {cost.compiling:.0f} s: {pays}"
+    findings = tuple(finding for finding in plan.findings if finding.code != CODE)
+    if after > steps:
+        findings = (*findings, Finding(CODE, Severity.WARNING, FIELD, f"{said}, and the run has {steps:,}.", LEAVE_OUT))
+    value = replace(plan.values[FIELD], note=f"{said} of {steps:,}" if after <= steps else said)
+    return replace(plan, values={**plan.values, FIELD: value}, findings=findings)
+
+
+def told_before(plan: Plan) -> Plan:
+    """The plan with what is remembered of it."""
+    cost = remembered(plan) if asked(plan) else None
+    return plan if cost is None else told(plan, cost)
+
+
+def remembered(plan: Plan) -> Cost | None:
+    """What was measured on this machine for a plan whose steps compute the same."""
+    try:
+        return as_cost(json.loads(_place(plan).read_text("utf-8")))
+    except (OSError, ValueError):
+        return None
+
+
+def as_cost(facts: Any) -> Cost | None:
+    """What `vars` of a cost gives, read back; None where it is something else."""
+    try:
+        return Cost(*(float(facts[name]) for name in ("eager", "compiled", "compiling")))
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def remember(plan: Plan, cost: Cost) -> None:
+    """Keep what was measured, where the machine takes it."""
+    try:
+        write_atomic(_place(plan), (json.dumps(vars(cost), sort_keys=True) + "\n").encode())
+    except WriteFault:
+        return
+
+
+def _place(plan: Plan) -> Path:
+    read = {name: value.value for name, value in plan.values.items() if name.startswith(_READ) and not name.endswith(".kept")}
+    train = {f"train.{name}" for name in (*_TRAIN, *_TRAIN_TOO)}
+    read |= {name: value.value for name, value in plan.values.items() if name in train}
+    machine = [torch.__version__, platform.node(), platform.machine(), os.cpu_count()]
+    return store.cache_root() / FOLDER / f"{store.key({**read, 'machine': machine})[:40]}.json"

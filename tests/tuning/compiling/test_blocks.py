@@ -1,0 +1,214 @@
+"""Compiled blocks give the gradient that uncompiled ones give, and only while a step is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from multitune.core import catalog
+from multitune.core.errors import Fault
+from multitune.core.protocols import Batch
+from multitune.core.recipe import TuningRow
+from multitune.models.layers.recomputing import recompute
+from multitune.tuning.compiling import blocks, calls
+from multitune.tuning.compiling.blocks import Compiled
+from multitune.tuning.gradients import Gradients
+from multitune.tuning.ranks import Ranks
+from multitune.tuning.scope import Scope
+from tests.models.test_recomputing import own_tower
+from tests.tuning.small import EVERYTHING, rows, scope_of, small
+
+TRACED = "aot_eager"  # traced, guarded and remembered as ever; the code that then runs is torch's own, and nothing waits for a compiler
+LORA = (TuningRow.model_validate({"pattern": "image.layers.*", "insert": {"name": "lora", "rank": 2}}), TuningRow(pattern="head"))
+Micro = Sequence[tuple[int, Batch]]
+
+
+def slopes(family: Any, scope: Scope, micro: Micro, compiled: Compiled | None = None) -> dict[str, torch.Tensor]:
+    """The gradient of every tensor that moves, compiled or not."""
+    scope.enter(0)
+    loss = "cross_entropy" if family.needs.answers else "contrastive"
+    gradients = Gradients(family, catalog.find("loss", loss).build(family.needs), seed=5)
+    with (compiled or Compiled({})).step(0):
+        work = gradients.work(0, micro)
+        for position in work.order():
+            work.backward(position)
+    found = {entry.name: entry.parameter.grad.clone() for entry in scope.entries if entry.parameter.grad is not None}
+    family.zero_grad(set_to_none=True)
+    assert found
+    return found
+
+
+def apart(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> float:
+    """The largest difference, in shares of the spread of the whole gradient."""
+    assert one.keys() == other.keys()
+    spread = torch.cat([tensor.flatten() for tensor in one.values()]).std()
+    return max(float((tensor - other[name]).abs().max() / spread) for name, tensor in one.items())
+
+
+def some(batch: Batch, count: int) -> Batch:
+    """The first rows of a batch."""
+    inputs = {part: {name: tensor[:count] for name, tensor in given.items()} for part, given in batch.inputs.items()}
+    answers, presence = ({name: tensor[:count] for name, tensor in known.items()} for known in (batch.answers, batch.presence))
+    return replace(batch, ids=batch.ids[:count], inputs=inputs, answers=answers, presence=presence)
+
+
+def pictures(table: tuple[TuningRow, ...] = EVERYTHING) -> tuple[Any, Scope, Micro]:
+    """A family on a tower of pictures with dropout, and micro-batches of which no two have as many rows."""
+    family, batch = own_tower(dropout=0.3)
+    return family, scope_of(family, table), [(place, some(batch, count)) for place, count in enumerate((4, 3, 2))]
+
+
+def words(shape: Any) -> tuple[Any, Scope, Micro]:
+    """A family on towers of words with dropout, and micro-batches of which no two are as long."""
+    family = small(shape, dropout=0.3)
+    made: list[tuple[int, Batch]] = []
+    for place, length in enumerate((6, 4, 5, 3)):
+        batch = rows(family, 4, first=place * 4)
+        inputs = {part: {name: tensor[:, :length] for name, tensor in given.items()} for part, given in batch.inputs.items()}
+        made.append((place, replace(batch, inputs=inputs)))
+    return family, scope_of(family), made
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["kept", "computed again"])
+@pytest.mark.parametrize("table", [EVERYTHING, pytest.param(LORA, marks=pytest.mark.slow)], ids=["all", "lora"])
+def test_traced_blocks_of_our_own_give_the_same_gradient(table: tuple[TuningRow, ...], again: bool) -> None:
+    family, scope, micro = pictures(table)
+    if again:
+        recompute(family.towers)
+    plain = slopes(family, scope, micro)
+    compiled = Compiled(family.towers, backend=TRACED)
+    assert apart(plain, slopes(family, scope, micro, compiled)) < 1e-5
+    assert 2 <= compiled.graphs <= 4, "one for the first number of rows, one for all others; apart where nothing below moves"
+    assert compiled.findings() == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", [TRACED, "inductor"])
+@pytest.mark.parametrize("again", [False, True], ids=["kept", "computed again"])
+@pytest.mark.parametrize("shape", ["classify", "embed"])
+def test_blocks_of_transformers_give_the_same_gradient_for_words_of_any_length(shape: Any, again: bool, backend: str) -> None:
+    family, scope, micro = words(shape)
+    if again:
+        recompute(family.towers)
+    plain = slopes(family, scope, micro)
+    compiled = Compiled(family.towers, backend=backend)
+    assert apart(plain, slopes(family, scope, micro, compiled)) < 1e-5
+    assert 2 * len(family.towers) <= compiled.graphs <= 6 * len(family.towers), "far from one for each length, block and pass"
+
+
+@pytest.mark.slow
+def test_really_compiled_blocks_give_the_same_gradient_with_dropout() -> None:
+    family, scope, micro = pictures()
+    plain = slopes(family, scope, micro[:1])
+    compiled = Compiled(family.towers)
+    assert apart(plain, slopes(family, scope, micro[:1], compiled)) < 1e-5
+    assert compiled.graphs == 1
+
+
+@pytest.mark.slow
+def test_really_compiled_blocks_with_adapters_give_the_same_gradient() -> None:
+    family, scope, micro = pictures(LORA)
+    plain = slopes(family, scope, micro)
+    assert apart(plain, slopes(family, scope, micro, Compiled(family.towers))) < 1e-5
+
+
+def test_outside_a_step_nothing_is_compiled_and_nothing_is_left() -> None:
+    family, scope, micro = pictures()
+    recompute(family.towers)
+    layers = list(family.towers["image"].layers)
+    own = [vars(layer)["forward"] for layer in layers]
+    compiled = Compiled(family.towers, backend=TRACED)
+    inside: list[Any] = []
+
+    def failing() -> None:
+        with compiled.step(0):
+            inside.extend(vars(layer)["forward"] for layer in layers)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        failing()
+    assert not {*map(id, inside)} & {*map(id, own)}
+    assert [vars(layer)["forward"] for layer in layers] == own
+    slopes(family, scope, micro)
+    assert compiled.graphs == 0
+
+
+def test_what_was_compiled_is_compiled_again_from_a_checkpoint_in_the_same_order() -> None:
+    family, scope, micro = pictures()
+    first = Compiled(family.towers, backend=TRACED)
+    slopes(family, scope, micro, first)
+    first.gather(Ranks())
+    second = Compiled(family.towers, backend=TRACED)
+    second.restore(first.facts(), scope=scope, ranks=Ranks())
+    second.gather(Ranks())
+    assert second.graphs == first.graphs >= 2
+    assert second.facts() == first.facts()
+    slopes(family, scope, micro, second)
+    assert second.graphs == first.graphs, "nothing is left to compile"
+
+
+@pytest.mark.slow
+def test_what_another_run_of_the_process_compiled_changes_nothing() -> None:
+    known: list[Mapping[str, Any]] = []
+    for _ in range(2):
+        family, scope, micro = pictures()
+        compiled = Compiled(family.towers, backend=TRACED)
+        slopes(family, scope, micro[::-1] if known else micro, compiled)
+        family, scope, micro = pictures()
+        compiled = Compiled(family.towers, backend=TRACED)
+        slopes(family, scope, micro, compiled)
+        compiled.gather(Ranks())
+        known.append(compiled.facts())
+    assert known[0] == known[1]
+
+
+def test_too_many_graphs_are_told_and_the_blocks_go_on_uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks, "GRAPHS", 1)
+    family, scope, micro = pictures()
+    plain = slopes(family, scope, micro)
+    compiled = Compiled(family.towers, backend=TRACED)
+    assert apart(plain, slopes(family, scope, micro, compiled)) < 1e-5
+    assert [finding.code for finding in compiled.findings()] == ["compile-limit"]
+    compiled.gather(Ranks())
+    resumed = Compiled(family.towers, backend=TRACED)
+    resumed.restore(compiled.facts(), scope=scope, ranks=Ranks())
+    assert [finding.code for finding in resumed.findings()] == ["compile-limit"]
+    known = resumed.graphs
+    slopes(family, scope, micro, resumed)
+    assert resumed.graphs == known
+
+
+def test_a_machine_that_cannot_compile_says_so() -> None:
+    family, scope, micro = pictures()
+    with pytest.raises(Fault, match=r"train\.compile: torch cannot compile"):
+        slopes(family, scope, micro, Compiled(family.towers, backend="unheard-of"))
+    assert "forward" not in vars(family.towers["image"].layers[0])
+
+
+def test_blocks_behind_something_unknown_stay_as_they_are() -> None:
+    family, scope, micro = pictures()
+    for layer in family.towers["image"].layers:
+        layer.forward = layer.forward
+    compiled = Compiled(family.towers, backend=TRACED)
+    slopes(family, scope, micro, compiled)
+    assert compiled.graphs == 0
+    assert [finding.code for finding in compiled.findings()] == ["not-compiled"]
+
+
+def test_a_call_is_written_down_by_the_shapes_of_its_tensors() -> None:
+    wide = torch.zeros(2, 1, dtype=torch.float64, requires_grad=True).expand(2, 3)
+    given = ((torch.empty_strided((4, 3), (1, 4)), None, 2, [torch.tensor(True)]), {"mask": wide, "turn": (torch.zeros(0, 5), "x")})
+    kept = calls.written(given)
+    assert kept is not None
+    again = calls.read(kept)
+    (turned, nothing, two, (flag,)), named = again
+    assert turned._base is None
+    assert (turned.shape, turned.stride(), nothing, two, flag.dtype, flag.shape) == ((4, 3), (1, 4), None, 2, torch.bool, ())
+    assert (named["mask"].stride(), named["mask"].dtype, named["mask"].requires_grad) == ((1, 0), torch.float64, True)
+    assert (named["mask"]._base.shape, named["mask"]._base.requires_grad) == ((2, 1), True)
+    assert (named["turn"][0].shape, named["turn"][1]) == ((0, 5), "x")
+    assert calls.written(((object(),), {})) is None
