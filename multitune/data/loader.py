@@ -22,9 +22,10 @@ from multitune.data.bucketing.grouping import Grouping
 from multitune.data.bucketing.lengths import tightened
 from multitune.data.order import Order, Task
 from multitune.data.split import Examples
-from multitune.data.workers import Memo, Note, Pool, Work, joined, prepared, read_sample, single
+from multitune.data.workers import STEP_BYTES, Memo, Note, Pool, Shelf, Spill, Work, joined, prepared, read_sample, single
 
 MEMO_BYTES = 1 << 30
+DEVICE_STEP_BYTES = 1 << 30  # where steps run on a device: they are short there, and reading again would show
 TIMEOUT_SECONDS = 120.0
 HERE = uuid.uuid4().hex  # of this process
 shared_memo = Memo(MEMO_BYTES)  # of this process: runs after each other, and evaluations between, prepare the same files once
@@ -34,12 +35,13 @@ shared_memo = Memo(MEMO_BYTES)  # of this process: runs after each other, and ev
 class StepBatches:
     """This rank's share of one optimizer step: pairs of a micro-batch's number in the step and the batch.
 
-    A micro-batch of which no row could be read is not there. wait_seconds: how long the caller waited for them.
+    A micro-batch of which no row could be read is not there. wait_seconds: how long the caller waited for them. micro: good until the
+    next step is asked for; those of a large step that are not in memory are read each time that they are asked for (`workers.held`).
     """
 
     step: int
     epoch: int
-    micro: tuple[tuple[int, Batch], ...]
+    micro: Sequence[tuple[int, Batch]]
     wait_seconds: float
 
 
@@ -51,7 +53,7 @@ class Loader:
     augment: part -> augmentations, in order. memo_bytes: for what is prepared once; 0 keeps nothing.
     timeout: seconds after which a silent worker counts as hung. gather: gives every rank the texts of all; called once a step, so that what
     happened to rows is known, and judged, on all ranks alike. compared: parts of which batches say which rows hold the same.
-    views, told: as `Work` has them.
+    views, told: as `Work` has them. step_bytes: of a step's inputs that stay in memory.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class Loader:
         compared: Sequence[str] = (),
         views: int = 0,
         told: Mapping[str, str] | None = None,
+        step_bytes: int = STEP_BYTES,
     ) -> None:
         if not len(examples):
             raise DataError("data", "the split to train on has no rows.", "Give it rows.")
@@ -91,6 +94,7 @@ class Loader:
         self._rank, self._world = rank, world
         self._workers, self._prefetch, self._timeout = workers, prefetch, timeout
         self._budget, self._gather = Budget(examples, self.ledger, max_loss), gather
+        self._step_bytes = step_bytes
         self._pool: Pool | None = None
 
     def over(self, preparer: Preparer, *, held: bool = False) -> Loader:
@@ -126,6 +130,7 @@ class Loader:
         if workers > 0 and (lost := only_here(recipe)):
             found = f"{workers} loader processes cannot find {lost}, which was registered in this process's memory only."
             raise PluginError("train.workers", found, "Give it as a file (--plugin FILE), or use train.workers=0.")
+        on_cpu = "train.device" not in plan.values or plan["train.device"] == "cpu"
         as_planned = "train.micro_batch" in plan.values and not recipe.train.batch_tokens
         return cls(
             examples,
@@ -146,6 +151,7 @@ class Loader:
             compared=compared,
             views=recipe.features.views,
             told=_told(recipe.data.inputs),
+            step_bytes=STEP_BYTES if on_cpu else DEVICE_STEP_BYTES,
         )
 
     @property
@@ -192,16 +198,16 @@ class Loader:
             made = self._pool.run(lambda: (task for _, _, tasks in self._tasks(start, stop) for task in tasks))
         else:
             made = single(self._work, (task for _, _, tasks in self._tasks(start, stop) for task in tasks), self._memo)
+        spill = Spill(store.cache_root())
         try:
             for step, epoch, tasks in self._tasks(start, stop):
-                began = time.perf_counter()
-                done = [(task.micro, next(made)) for task in tasks]
+                began, shelf = time.perf_counter(), Shelf(spill, self._step_bytes)
+                done = [(task.micro, shelf.put(task.micro, next(made))) for task in tasks]
                 self._budget.take(self._of_all_ranks((number, note) for number, one in done for note in one.notes))
                 for error in (one.error for _, one in done if one.error is not None):
                     raise error
-                micro = tuple((number, one.batch) for number, one in done if one.batch is not None)
-                yield StepBatches(step, epoch, micro, time.perf_counter() - began)
-                del done, micro  # or the last step's rows would stay beside the next's
+                yield StepBatches(step, epoch, shelf.micro(), time.perf_counter() - began)
+                del done, shelf  # or the last step's rows would stay beside the next's
         finally:
             self.close()
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +13,9 @@ import torch
 from multitune.core import catalog
 from multitune.core.errors import UserError
 from multitune.core.protocols import Batch, Features, Loss, Needs, Outputs, PartNeed
-from multitune.tuning.gradients import Gradients
-from tests.tuning.small import Small, cut, rows, scope_of
+from multitune.data.workers import Held, Made, Shelf, Spill, held
+from multitune.tuning.gradients import Gradients, Slab
+from tests.tuning.small import Small, cut, rows, scope_of, small
 
 ROWS = 15
 CHUNKS = {"1": (1,) * ROWS, "7": (7, 7, 1), "all": (ROWS,)}
@@ -49,7 +53,7 @@ def biased(*, dropout: float = 0.0) -> Biased:
         return Biased(dropout=dropout)
 
 
-def slopes(family: Biased) -> dict[str, torch.Tensor]:
+def slopes(family: Small) -> dict[str, torch.Tensor]:
     found = {name: parameter.grad for name, parameter in family.named_parameters() if parameter.grad is not None}
     family.zero_grad(set_to_none=True)
     return found
@@ -111,3 +115,93 @@ def test_the_last_chunk_keeps_its_graph_and_only_the_others_run_twice(sizes: tup
     family.tower["left"].register_forward_hook(lambda *_: calls.append(1))
     cached(family, catalog.find("loss", "contrastive").build(EMBEDS), sizes)
     assert len(calls) == forwards
+
+
+@pytest.mark.parametrize("over", ["pairs", "rows"])
+def test_micro_batches_that_are_read_when_asked_for_give_the_bits_of_those_in_memory(
+    over: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(held, "LEAST_BYTES", 1)
+    family = biased(dropout=0.3) if over == "pairs" else small("classify", dropout=0.3)
+    loss: Loss = catalog.find("loss", "contrastive" if over == "pairs" else "cross_entropy").build(family.needs)
+    found: list[dict[str, torch.Tensor]] = []
+    for limit in (1 << 30, 0):
+        scope_of(family)
+        micro = shelved(family, tmp_path, limit)
+        assert isinstance(micro, tuple) == (limit > 0)
+        work = Gradients(family, loss, 0).work(2, micro)
+        for position in work.order():
+            work.backward(position)
+        found.append(slopes(family))
+    assert found[0].keys() == found[1].keys()
+    assert all(torch.equal(one, found[1][name]) for name, one in found[0].items())
+
+
+@pytest.mark.parametrize(("over", "reads"), [("pairs", 3), ("rows", 2)])
+def test_of_three_micro_batches_two_are_in_the_file_and_none_is_read_without_need(
+    over: str, reads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(held, "LEAST_BYTES", 1)
+    family = biased() if over == "pairs" else small("classify")
+    loss: Loss = catalog.find("loss", "contrastive" if over == "pairs" else "cross_entropy").build(family.needs)
+    scope_of(family)
+    micro, read = shelved(family, tmp_path, 0), list[int]()
+    monkeypatch.setattr(Held, "__getitem__", noting(Held.__getitem__, read))
+    work = Gradients(family, loss, 0).work(2, micro)
+    for position in work.order():
+        work.backward(position)
+    assert sum(place > 0 for place in read) == reads
+
+
+def shelved(family: Small, folder: Path, limit: int) -> Sequence[tuple[int, Batch]]:
+    """Three micro-batches, those over the limit in a file."""
+    shelf = Shelf(Spill(folder), limit)
+    for number, batch in cut(rows(family, ROWS), CHUNKS["7"]):
+        whole = {part: {name: tensor.clone() for name, tensor in tensors.items()} for part, tensors in batch.inputs.items()}
+        shelf.put(number, Made(replace(batch, inputs=whole)))
+    return shelf.micro()
+
+
+def noting(get: Any, read: list[int]) -> Any:
+    """The same, each place that is asked for written down."""
+
+    def noted(self: Held, place: int) -> Any:
+        read.append(place)
+        return get(self, place)
+
+    return noted
+
+
+@pytest.mark.parametrize("over", ["pairs", "rows"])
+def test_gradients_of_several_micro_batches_lie_in_one_block_and_have_the_bits_of_scattered_ones(
+    over: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    family = biased(dropout=0.3) if over == "pairs" else small("classify", dropout=0.3)
+    loss: Loss = catalog.find("loss", "contrastive" if over == "pairs" else "cross_entropy").build(family.needs)
+    scope_of(family)
+    gradients, found = Gradients(family, loss, 0), list[dict[str, torch.Tensor]]()
+    for step in (2, 3, 2):
+        work = gradients.work(step, cut(rows(family, ROWS), CHUNKS["7"]))
+        for position in work.order():
+            work.backward(position)
+        blocks = {p.grad.untyped_storage().data_ptr() for name, p in family.named_parameters() if p.grad is not None and name != "scale"}
+        assert len(blocks) == 1
+        found.append({name: tensor.clone() for name, tensor in slopes(family).items()})
+    monkeypatch.setattr(Slab, "take", lambda *_: None)
+    scattered = cached(family, loss, CHUNKS["7"])
+    assert all(torch.equal(tensor, found[place][name]) for place in (0, 2) for name, tensor in scattered.items())
+
+
+def test_gradients_that_are_added_to_stay_where_they_are() -> None:
+    first, other = torch.nn.Parameter(torch.zeros(640)), torch.nn.Parameter(torch.zeros(96))
+    slab = Slab()
+    first.grad, other.grad = torch.ones(640), torch.arange(96.0)
+    slab.take([first, other])
+    first.grad, other.grad = None, torch.arange(96.0)
+    slab.take([first, other])
+    place = other.grad.data_ptr()
+    first.grad = torch.full((640,), 5.0)
+    slab.take([first, other])
+    assert other.grad.data_ptr() == place
+    assert torch.equal(first.grad, torch.full((640,), 5.0))
+    assert torch.equal(other.grad, torch.arange(96.0))

@@ -25,6 +25,7 @@ from multitune.core.finding import Finding
 from multitune.core.protocols import Batch
 from multitune.core.rundir import RunDir, write_atomic
 from multitune.data.loader import StepBatches
+from multitune.data.workers import changed
 
 FOLDER, TABLE, FACTS = "teacher", "table.safetensors", "teacher/teacher.json"
 THERE = "there"
@@ -72,7 +73,7 @@ class Taught:
     def steps(self, start: int, stop: int) -> Iterator[StepBatches]:
         """Steps `start` up to, not including, `stop`."""
         for step in self.loader.steps(start, stop):
-            yield replace(step, micro=tuple((number, self.table.joined(batch)) for number, batch in step.micro))
+            yield replace(step, micro=changed(step.micro, self.table.joined))
 
 
 def kept(run: RunDir, rests_on: str) -> Table | None:
