@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from multitune.core import catalog
 from multitune.core.errors import Fault
 from multitune.core.protocols import Batch
 from multitune.core.recipe import TuningRow
 from multitune.models.layers.recomputing import recompute
+from multitune.models.replay.replaying import giving
 from multitune.tuning.compiling import blocks, calls
 from multitune.tuning.compiling.blocks import Compiled
 from multitune.tuning.gradients import Gradients
@@ -197,6 +199,56 @@ def test_blocks_behind_something_unknown_stay_as_they_are() -> None:
     slopes(family, scope, micro, compiled)
     assert compiled.graphs == 0
     assert [finding.code for finding in compiled.findings()] == ["not-compiled"]
+
+
+def test_a_block_that_gives_stored_features_in_a_step_is_compiled_again_after_it() -> None:
+    family, _, _ = pictures()
+    block = family.towers["image"].layers[1]
+    compiled, stored = Compiled(family.towers, backend=TRACED), torch.ones(2)
+    with compiled.step(0):
+        inside = vars(block)["forward"]
+        with giving(block, lambda: stored):
+            assert block(torch.zeros(2)) is stored
+        assert vars(block)["forward"] is inside
+    assert "forward" not in vars(block)
+
+
+class Given(nn.Module):
+    """A block that is given something which is no tensor and no plain value."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2, 2)
+
+    def forward(self, states: torch.Tensor, turn: slice) -> torch.Tensor:
+        """states (rows, 2), and the same shape out."""
+        return self.linear(states)[turn]
+
+
+class Chain(nn.Module):
+    """Two of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([Given(), Given()])
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        """states (rows, 2), and the same shape out."""
+        for layer in self.layers:
+            states = layer(states, slice(None))
+        return states
+
+
+def test_inputs_that_cannot_be_written_down_are_told() -> None:
+    tower = Chain()
+    compiled = Compiled({"words": tower}, backend=TRACED)
+    with compiled.step(0):
+        tower(torch.ones(3, 2))
+    assert {finding.code for finding in compiled.findings()} == {"compile-not-kept"}
+    compiled.gather(Ranks())
+    resumed = Compiled({"words": tower}, backend=TRACED)
+    resumed.restore(compiled.facts(), scope=pictures()[1], ranks=Ranks())
+    assert resumed.findings() == compiled.findings()
 
 
 def test_a_call_is_written_down_by_the_shapes_of_its_tensors() -> None:
