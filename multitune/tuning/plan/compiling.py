@@ -52,20 +52,18 @@ class Cost:
 
 
 def compile_value(recipe: Recipe, anatomy: Anatomy, *, device: str) -> dict[str, Value]:
-    """`train.compile` where the recipe states it.
+    """`train.compile` where the recipe asks for it; a plan that does not say it is one without.
 
     Raises: RecipeError where this machine cannot compile, or where there is nothing to compile.
     """
-    if not recipe.train.given("compile"):
+    if not recipe.train.compile:
         return {}
-    if recipe.train.compile:
-        lack = lacking(device)
-        if lack[0]:
-            raise RecipeError(FIELD, f"{lack[0]}.", f"{lack[1]} {LEAVE_OUT}".lstrip())
-        if not any(tower.blocks for tower in anatomy.towers):
-            raise RecipeError(FIELD, "blocks of towers are compiled, and no tower of this model has blocks.", LEAVE_OUT)
-    note = "after how many steps it pays is measured when the run starts" if recipe.train.compile else ""
-    return {FIELD: Value(recipe.train.compile, "recipe", note=note)}
+    lack = lacking(device)
+    if lack[0]:
+        raise RecipeError(FIELD, f"{lack[0]}.", f"{lack[1]} {LEAVE_OUT}".lstrip())
+    if not any(tower.blocks for tower in anatomy.towers):
+        raise RecipeError(FIELD, "blocks of towers are compiled, and no tower of this model has blocks.", LEAVE_OUT)
+    return {FIELD: Value(True, "recipe", note="after how many steps it pays is measured when the run starts")}
 
 
 def lacking(device: str, *, system: str = sys.platform, environment: Mapping[str, str] = os.environ) -> tuple[str, str]:
