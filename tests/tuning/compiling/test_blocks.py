@@ -58,11 +58,11 @@ def some(batch: Batch, count: int) -> Batch:
     return replace(batch, ids=batch.ids[:count], inputs=inputs, answers=answers, presence=presence)
 
 
-def pictures(table: tuple[TuningRow, ...] = EVERYTHING) -> tuple[Any, Scope, Micro]:
-    """A family on a tower of pictures with dropout, and micro-batches of which no two have as many rows."""
+def pictures(table: tuple[TuningRow, ...] = EVERYTHING, *, dropout: float = 0.0) -> tuple[Any, Scope, Micro]:
+    """A family on a tower of pictures, and micro-batches of which no two have as many rows."""
     family, batch = own_tower(dropout=0.3)
     for block in family.towers["image"].layers:
-        block.dropout.p = 0.3
+        block.dropout.p = dropout
     return family, scope_of(family, table), [(place, some(batch, count)) for place, count in enumerate((4, 3, 2))]
 
 
@@ -106,7 +106,7 @@ def test_blocks_of_transformers_give_the_same_gradient_for_words_of_any_length(s
 
 @pytest.mark.slow
 def test_really_compiled_blocks_give_the_same_gradient_with_dropout() -> None:
-    family, scope, micro = pictures()
+    family, scope, micro = pictures(dropout=0.3)
     plain = slopes(family, scope, micro[:1])
     compiled = Compiled(family.towers)
     assert apart(plain, slopes(family, scope, micro[:1], compiled)) < 1e-5
@@ -115,7 +115,7 @@ def test_really_compiled_blocks_give_the_same_gradient_with_dropout() -> None:
 
 @pytest.mark.slow
 def test_really_compiled_blocks_with_adapters_give_the_same_gradient() -> None:
-    family, scope, micro = pictures(LORA)
+    family, scope, micro = pictures(LORA, dropout=0.3)
     plain = slopes(family, scope, micro)
     assert apart(plain, slopes(family, scope, micro, Compiled(family.towers))) < 1e-5
 
