@@ -27,7 +27,6 @@ from torch.fx.experimental import _config
 
 from multitune.core.errors import Fault
 from multitune.core.finding import Finding, Severity
-from multitune.core.plan import Plan
 from multitune.models.anatomy import block_paths
 from multitune.models.layers.recomputing import around
 from multitune.tuning.compiling import calls
@@ -194,13 +193,6 @@ class Compiled:
             remedy = "Had this run been killed, it would have gone on to other last bits."
             found.append(Finding("compile-not-kept", Severity.WARNING, FIELD, message, remedy))
         return found
-
-
-def compiled_of(plan: Plan, family: Any, device: torch.device) -> Compiled:
-    """The compiled blocks of a family as a plan asks for them; nothing where it does not."""
-    asked = plan.values.get(FIELD)
-    towers = family.towers if asked is not None and asked.value else {}
-    return Compiled(towers, precision=plan["train.precision"], device=str(device))
 
 
 @contextmanager

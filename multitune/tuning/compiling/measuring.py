@@ -12,7 +12,7 @@ import torch
 
 from multitune.core.plan import Plan
 from multitune.core.protocols import Loss
-from multitune.tuning.compiling.blocks import compiled_of
+from multitune.tuning.compiling import compiled_of
 from multitune.tuning.gradients import Gradients, Micro
 from multitune.tuning.plan.compiling import Cost
 from multitune.tuning.ranks import Ranks, put
