@@ -19,7 +19,7 @@ OURS = ("-m", "benchmarks.vision_lm.ours")
 LIKE = 1e-5
 SAVED = 0.85
 EPOCHS, BATCH = 5, 8
-ROWS, QUICK_ROWS = 512, 160
+ROWS, QUICK_ROWS = 512, 256
 REPEATS = 3
 
 

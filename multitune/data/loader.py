@@ -151,7 +151,7 @@ class Loader:
             compared=compared,
             views=recipe.features.views,
             told=_told(recipe.data.inputs),
-            step_bytes=STEP_BYTES if on_cpu else DEVICE_STEP_BYTES,
+            step_bytes=_step_bytes(recipe.train.inputs_memory, on_cpu=on_cpu),
         )
 
     @property
@@ -322,6 +322,13 @@ def augmentations(parts: Mapping[str, PartSpec]) -> dict[str, tuple[Augmentation
     return {
         name: tuple(_augmentation(name, n, spec, c) for n, c in enumerate(spec.augment)) for name, spec in parts.items() if spec.augment
     }
+
+
+def _step_bytes(asked: int, *, on_cpu: bool) -> int:
+    """Bytes of a step's inputs that stay in memory, of the recipe's MiB."""
+    if asked >= 0:
+        return asked << 20
+    return STEP_BYTES if on_cpu else DEVICE_STEP_BYTES
 
 
 def _told(parts: Mapping[str, PartSpec]) -> dict[str, str]:

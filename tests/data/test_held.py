@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from multitune.core.ledger import Ledger
+from multitune.core.plan import Plan
 from multitune.core.protocols import Batch
+from multitune.data import loader as loading
 from multitune.data.loader import Loader, StepBatches
 from multitune.data.workers import Held, Made, Shelf, Spill, changed, held, lights
-from tests.data.plain import Plain
+from tests.data.plain import Plain, outlined, picture_table, recipe
 from tests.data.test_loader import augmented, examples_of
 
 
@@ -48,6 +50,16 @@ def test_a_step_in_the_file_has_the_bits_of_one_in_memory_at_each_reading(tmp_pa
         assert isinstance(there.micro, tuple)
         assert isinstance(put_away.micro, Held) == (len(there.micro) > 1)
         assert read(put_away) == read(put_away) == read(there)
+
+
+def test_a_recipe_says_how_much_stays_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "STEP_BYTES", 0)
+    table = picture_table(tmp_path, 11)
+    for asked, in_memory in ((-1, False), (0, False), (1, True)):
+        made = recipe(table, train={"workers": 0, "batch_size": 6, "micro_batch": 2, "inputs_memory": asked})
+        examples = outlined(made).examples["train"]
+        first = next(Loader.of(examples, Plain(), recipe=made, plan=Plan("x", {}, {}), ledger=Ledger()).steps(0, 1))
+        assert isinstance(first.micro, tuple) == in_memory
 
 
 def test_a_row_that_cannot_be_read_lacks_in_both_readings_and_stands_in_the_ledger(tmp_path: Path) -> None:

@@ -75,6 +75,9 @@ class TrainSpec(Strict):
     )
     workers: int = Field(default=-1, ge=-1, description="loader processes; 0: the main process; -1: by the machine")
     prefetch: int = Field(default=2, ge=1)
+    inputs_memory: int = Field(
+        default=-1, ge=-1, description="MiB of a step's inputs in memory, the rest in a file; -1: 8 on a CPU, 1024 on a device"
+    )
 
     @model_validator(mode="before")
     @classmethod

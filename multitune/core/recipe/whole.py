@@ -31,7 +31,7 @@ TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 PASSWORD = re.compile(r"[A-Za-z][\w+.-]*://[^/\s?#@]+@")
 # What binds speed, or how much may be lost before a run stops: it may be changed when a run goes on.
 CHANGEABLE = {
-    "train": ("workers", "prefetch", "checkpoint_every", "keep", "statistics_every", "trackers", "allocator"),
+    "train": ("workers", "prefetch", "inputs_memory", "checkpoint_every", "keep", "statistics_every", "trackers", "allocator"),
     "data": ("max_loss",),
     "features": ("folder",),
 }

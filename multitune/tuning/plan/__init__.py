@@ -160,7 +160,7 @@ def _train(recipe: Recipe, batches: Batches, moves: list[Moves], lengths: Mappin
         "train.allocator": allocator_value(recipe, device=device_of(recipe)),
         "train.workers": Value(loader_workers(recipe), "machine" if train.workers < 0 else "recipe", "speed"),
         **stated("train", train, ("keep", "prefetch"), binds="speed"),
-        **(stated("train", train, ("statistics_every",), binds="speed") if given("statistics_every") else {}),
+        **stated("train", train, tuple(name for name in ("inputs_memory", "statistics_every") if given(name)), binds="speed"),
         **tracking.state(train.trackers),
         "moves.parameters": Value(moving, "derived", "nothing", note=f"of {sum(move.total for move in moves):,}, and what is inserted"),
         "moves.optimizer_bytes": Value(state, "derived", "nothing", note=optimizer.module.STATE),

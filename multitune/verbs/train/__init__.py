@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import Field
 
@@ -23,9 +23,6 @@ from multitune.verbs.plan import as_recipe
 from multitune.verbs.train.keeping import finished, keep_plan
 from multitune.verbs.train.line import Line
 from multitune.verbs.train.running import run_line
-
-if TYPE_CHECKING:
-    pass
 
 
 class Options(catalog.Options):

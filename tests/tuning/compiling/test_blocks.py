@@ -136,6 +136,7 @@ def test_outside_a_step_nothing_is_compiled_and_nothing_is_left() -> None:
     with pytest.raises(ZeroDivisionError):
         failing()
     assert not {*map(id, inside)} & {*map(id, own)}
+    assert [type(one) for one in inside] == [type(one) for one in own], "computed again as before, around what is compiled"
     assert [vars(layer)["forward"] for layer in layers] == own
     slopes(family, scope, micro)
     assert compiled.graphs == 0
