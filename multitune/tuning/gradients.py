@@ -31,6 +31,7 @@ Precision = Literal["fp32", "bf16", "fp16"]
 Micro = Sequence[tuple[int, Batch]]
 _ROW_BITS = 24
 _ALIGNED = 16  # numbers of 4 bytes to the start of a tensor, as torch itself aligns them
+_SLAB = 1 << 24  # numbers at most: of larger gradients the block, which stays from step to step, would weigh more than it saves
 
 
 @dataclass
@@ -38,7 +39,8 @@ class Slab:
     """One block of memory in which a step's gradients stay while its other micro-batches run, on the CPU.
 
     Where the first backward pass leaves them they lie scattered among what that pass frees, and the next graph finds no room between them
-    (tried: 16 micro-batches of a CLIP, 85 MB less at most). Their bits are the same; what is not contiguous float32 stays where it is.
+    (tried: 16 micro-batches of a CLIP, 85 MB less at most). Their bits are the same; what is not contiguous float32 stays where it is, and
+    so do gradients of more than 64 MB together.
     """
 
     _block: Tensor = field(default_factory=lambda: torch.empty(0))
@@ -50,6 +52,8 @@ class Slab:
         if any(gradient.untyped_storage().data_ptr() == self._block.untyped_storage().data_ptr() for gradient in gradients):
             return
         starts = list(itertools.accumulate((-(-gradient.numel() // _ALIGNED) * _ALIGNED for gradient in gradients), initial=0))
+        if starts[-1] > _SLAB:
+            return
         if len(self._block) < starts[-1]:
             self._block = torch.empty(starts[-1])
         for parameter, gradient, start in zip(found, gradients, starts, strict=False):

@@ -10,7 +10,9 @@ import pytest
 
 import multitune
 from multitune.core.errors import RecipeError
+from multitune.models.features import choosing
 from multitune.models.replay import recording
+from multitune.verbs.train import deciding
 from tests.line.lines import bits, recipe
 from tests.line.test_goes_on import ended
 
@@ -158,6 +160,29 @@ def test_a_named_cut_above_what_moves_is_refused_and_one_below_is_kept(tmp_path:
     known = json.loads((tmp_path / "highest" / "cuts.json").read_text("utf-8"))["cuts"]
     assert known[0].startswith(highest)
     assert highest != "image"
+
+
+def test_the_cuts_of_all_phases_share_one_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choosing, "saved", lambda *_: 1e9)
+    made: list[choosing.Choice] = []
+
+    def choose(*told: Any, **given: Any) -> choosing.Choice:
+        made.append(plain(*told, **given))
+        return made[-1]
+
+    plain = choosing.choose
+    monkeypatch.setattr(choosing, "choose", choose)
+    asked = in_phases(tmp_path / "store", features={"store": "auto", "folder": str(tmp_path / "store")})
+    asked["strategy"] |= {"starts": [12, 24]}
+    asked["train"] |= {"steps": 36, "evaluate_every": 12, "batch_size": 8}
+    multitune.train(asked, run=tmp_path / "all")
+    assert [choice.kept for choice in made] == [True, True, True]
+    sizes = [choice.cost.bytes * choice.asked.rows for choice in made]
+    monkeypatch.setattr(deciding, "_free", lambda _: (sizes[0] + sizes[1] + sizes[2] / 2) / choosing.SPARE)
+    made.clear()
+    multitune.train(asked, run=tmp_path / "two")
+    assert [choice.kept for choice in made] == [True, True, False]
+    assert "are free" in made[-1].why
 
 
 def test_a_short_run_keeps_nothing_and_says_why(tmp_path: Path) -> None:

@@ -14,9 +14,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from multitune.core import catalog
+from multitune.core.plan import Value
 from multitune.core.recipe import TuningRow
 from multitune.tuning import events
-from multitune.tuning.engines.accelerate import processes
+from multitune.tuning.engines.accelerate import loop, processes
 from multitune.tuning.gradients import Gradients
 from multitune.tuning.ranks import Ranks
 from tests.tuning.fitting import fit
@@ -62,6 +63,9 @@ def one_rank_of(world: int, rank: int, port: int, folder: str) -> None:
     save_file(averaged, Path(folder) / f"averaged-{rank}.safetensors")
     phased = train(Path(folder) / "phased", "classify", rank=rank, world=world, **PHASED)
     save_file(phased, Path(folder) / f"phased-{rank}.safetensors")
+    loop.CHECKPOINT_SECONDS = 1e9 if rank else 0.0  # as two clocks that are far apart
+    apart = train(Path(folder) / "apart", "classify", rank=rank, world=world, checkpoint_every=Value(1, "derived"))
+    save_file(apart, Path(folder) / f"apart-{rank}.safetensors")
     for shape in LEARNING:
         found = learned_slopes(shape, processes())
         if rank == 0:
@@ -136,6 +140,15 @@ def test_two_ranks_tell_of_their_steps_what_one_tells(two_ranks: Path, tmp_path:
     )
     assert any("update_ratio" in name for _, name in one)
     assert two == pytest.approx(one, rel=1e-3, abs=1e-6)
+
+
+@pytest.mark.line
+def test_two_ranks_keep_the_checkpoints_of_the_main_process_whatever_their_clocks_say(two_ranks: Path, tmp_path: Path) -> None:
+    alone = train(tmp_path, "classify")
+    for rank in (0, 1):
+        for name, tensor in load_file(two_ranks / f"apart-{rank}.safetensors").items():
+            assert torch.allclose(alone[name].float(), tensor.float(), atol=1e-5, rtol=0), name
+    assert [*(two_ranks / "apart" / "checkpoints").glob("step-*")]
 
 
 @pytest.mark.line

@@ -7,9 +7,12 @@ same bits and the same strides.
 
 from __future__ import annotations
 
+import errno
+import shutil
 import tempfile
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from io import FileIO
 from pathlib import Path
@@ -24,6 +27,7 @@ from multitune.data.workers.work import Made
 
 STEP_BYTES = 8 << 20  # of the inputs of a step that stay in memory; the first micro-batch always does
 LEAST_BYTES = 1 << 12  # of a tensor that is worth a place in the file
+RESERVE_BYTES = 1 << 30  # of the disk that the file leaves free: checkpoints and shards are written there too
 
 Numbered = tuple[int, Batch]
 Change = Callable[[Batch], Batch]
@@ -42,43 +46,65 @@ class Away:
 
 
 class Spill:
-    """A file without a name, made when it is first written to. Where the disk does not take it, nothing is put away."""
+    """A file without a name, made when it is first written to. It leaves `RESERVE_BYTES` of its disk free.
+
+    Where the disk has no room or does not take it, nothing is put away from then on, and its memory on the disk is given back.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self._folder, self._step, self._end = folder, 0, 0
+        self._folder, self._step, self._end, self._size = folder, 0, 0, 0
         self._file: FileIO | None = None
+        self._takes = True
 
     def begin(self) -> None:
         """The next step; what the last one put away is gone."""
         self._step, self._end = self._step + 1, 0
+        if not self._takes:
+            self._cut()
 
     def put(self, tensor: Tensor) -> Away | None:
         """Put a tensor away; None where it is small, not a block of memory of its own, or the disk does not take it."""
-        if tensor.nbytes < LEAST_BYTES or not _dense(tensor):
+        if not self._takes or tensor.nbytes < LEAST_BYTES or not _dense(tensor):
             return None
         content = memoryview(tensor.as_strided((tensor.numel(),), (1,)).view(torch.uint8).numpy())
         try:
             file, done = self._open(), 0
+            self._takes = shutil.disk_usage(self._folder).free - max(0, self._end + len(content) - self._size) >= RESERVE_BYTES
             file.seek(self._end)
-            while done < len(content):
+            while self._takes and done < len(content):
                 done += file.write(content[done:])
         except OSError:
+            self._takes = False
+        if not self._takes:
+            self._cut()
             return None
         start, self._end = self._end, self._end + len(content)
+        self._size = max(self._size, self._end)
         return Away(self._step, start, len(content), tensor.dtype, tuple(tensor.shape), tensor.stride())
 
     def get(self, away: Away) -> Tensor:
         """The tensor as it was."""
-        assert away.step == self._step, "the rows of a step are there until the next is asked for"
+        if away.step != self._step:
+            raise RuntimeError("the rows of a step are there until the next is asked for")
         flat = torch.empty(away.num_bytes, dtype=torch.uint8)
         content, done, file = memoryview(flat.numpy()), 0, self._open()
         try:
             file.seek(away.start)
             while done < away.num_bytes:
-                done += file.readinto(content[done:])
+                read = file.readinto(content[done:])
+                if not read:
+                    raise OSError(errno.EIO, "the file is too short")
+                done += read
         except OSError as error:
             raise Fault(f"{self._folder}: rows that were put away for the step cannot be read again ({error.strerror})") from None
         return flat.view(away.dtype).as_strided(away.shape, away.strides)
+
+    def _cut(self) -> None:
+        """Give back what lies behind the step's last row."""
+        self._size = self._end
+        with suppress(OSError):
+            if self._file is not None:
+                self._file.truncate(self._end)
 
     def _open(self) -> FileIO:
         if self._file is None:
@@ -102,7 +128,7 @@ class Held(Sequence[Numbered]):
 
     def __init__(self, places: Sequence[Place], spill: Spill, changes: tuple[Change, ...] = ()) -> None:
         self._places, self._spill, self._changes = places, spill, changes
-        self.light = tuple((place.number, _through(changes, place.light)) for place in places)
+        self.light = tuple((place.number, _through(changes, replace(place.light, inputs={}))) for place in places)
 
     def __len__(self) -> int:
         return len(self._places)

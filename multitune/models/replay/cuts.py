@@ -46,7 +46,7 @@ class Seam:
     """A cut with what was found of it by running.
 
     layout: of what its module gives; shapes: for one row. below: modules that only feed it (they are not run), with the layouts of what
-    they give. blank: (part, name) of the batch's inputs that only feed it.
+    they give. blank: (part, name) of the batch's inputs that only feed it. idle: modules under it that nothing read of it depends on.
     """
 
     cut: Cut
@@ -54,6 +54,7 @@ class Seam:
     shapes: tuple[Shape, ...]
     below: Mapping[str, Layout] = field(default_factory=dict)
     blank: tuple[tuple[str, str], ...] = ()
+    idle: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

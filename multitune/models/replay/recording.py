@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
-from collections.abc import Collection, Generator, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from multitune.core.protocols import Batch
 from multitune.models.predictor import GROUP_ROWS, moved
 from multitune.models.replay.modes import as_it_was, seeded
-from multitune.models.replay.trees import Shape, Tree
+from multitune.models.replay.trees import Shape, Tree, flatten
 
 if TYPE_CHECKING:
     from multitune.models.replay.cuts import Seam
@@ -127,8 +128,9 @@ def _encoded(
     family: Any, seams: Sequence[Seam], rows: Sequence[Row], group: Sequence[int], count: int
 ) -> Iterator[dict[int, Stored | None]]:
     """What a group of rows of one shape leaves at each cut, by place."""
-    filled = [rows[place] for place in (*group, *[group[-1]] * (count - len(group)))]
-    trees = reached(family, [seam.cut.path for seam in seams], {path for seam in seams for path in seam.below}, collated(family, filled))
+    batch = collated(family, [rows[place] for place in (*group, *[group[-1]] * (count - len(group)))])
+    with passing(family, set.intersection(*(set(seam.idle) for seam in seams))):
+        trees = reached(family, [seam.cut.path for seam in seams], {path for seam in seams for path in seam.below}, batch)
     for seam in seams:
         if seam.cut.path not in trees:
             yield dict.fromkeys(group)
@@ -148,6 +150,30 @@ def stored(seam: Seam, tensors: Sequence[Tensor], below: Mapping[str, tuple[Shap
         for tensor, leaf in zip(tensors, seam.layout.leaves, strict=True)
     ]
     return Stored(tuple(kept), tuple(tuple(tensor.shape) for tensor in tensors), below)
+
+
+@contextmanager
+def passing(family: nn.Module, paths: Collection[str]) -> Generator[None]:
+    """Inside, these modules do not run: each gives NaN in the shape of the first tensor that it is given."""
+
+    with ExitStack() as stack:
+        for path in paths:
+            like = giving(family.get_submodule(path), lambda *given: torch.full_like(flatten([*given])[1][0], torch.nan))
+            stack.enter_context(like)
+        yield
+
+
+@contextmanager
+def giving(module: nn.Module, give: Callable[[tuple[Any, ...], Mapping[str, Any]], Any]) -> Generator[None]:
+    """Inside, the module's forward gives what `give` makes of its arguments, by place and by name; its signature stays."""
+    own = vars(module).get("forward")
+    module.forward = functools.wraps(module.forward)(lambda *args, **more: give(args, more))
+    try:
+        yield
+    finally:
+        del module.forward
+        if own is not None:
+            module.forward = own
 
 
 def reached(family: nn.Module, paths: Collection[str], below: Collection[str], batch: Batch) -> dict[str, Tree]:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from multitune.core.protocols import Batch
 from multitune.models.replay.cuts import Seam
-from multitune.models.replay.recording import Stored, device_of
+from multitune.models.replay.recording import Stored, device_of, giving
 from multitune.models.replay.trees import Shape, blank, empty, join, joined_shape, rebuilt
 
 SEVERAL = 5  # axes of a tensor that holds several pictures a row
@@ -30,11 +30,12 @@ def replay(family: Any, seam: Seam, rows: Sequence[Stored | None]) -> Generator[
     there = [row for row in rows if row is not None]
     device = device_of(family)
     with ExitStack() as stack:
-        stack.enter_context(giving(family.get_submodule(seam.cut.path), lambda: tree_of(seam, there, device)))
+        stack.enter_context(giving(family.get_submodule(seam.cut.path), lambda *_: tree_of(seam, there, device)))
         for path, layout in seam.below.items():
             shapes = layout.joined_shapes([row.below[path] for row in there]) if there else []
             if there:
-                stack.enter_context(giving(family.get_submodule(path), functools.partial(_blanks, layout, shapes, device)))
+                blanks = functools.partial(_blanks, layout, shapes, device)
+                stack.enter_context(giving(family.get_submodule(path), lambda *_, blanks=blanks: blanks()))
         yield
 
 
@@ -81,16 +82,3 @@ def emptied(tensor: Tensor) -> Tensor:
 
 def _blanks(layout: Any, shapes: Sequence[Shape], device: torch.device) -> Any:
     return rebuilt(layout.template, [blank(shape, leaf, device) for shape, leaf in zip(shapes, layout.leaves, strict=True)])
-
-
-@contextmanager
-def giving(module: nn.Module, give: Callable[[], Any]) -> Generator[None]:
-    """Inside, the module's forward gives this instead; its signature stays."""
-    own = vars(module).get("forward")
-    module.forward = functools.wraps(module.forward)(lambda *_args, **_more: give())
-    try:
-        yield
-    finally:
-        del module.forward
-        if own is not None:
-            module.forward = own

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from multitune.core.protocols import Batch
 from multitune.models.replay.cuts import Cut, Seam
+from multitune.models.replay.idling import idle
 from multitune.models.replay.modes import seeded
-from multitune.models.replay.recording import Watched, stored
-from multitune.models.replay.replaying import blanked, emptied, giving, replay
+from multitune.models.replay.recording import Watched, giving, stored
+from multitune.models.replay.replaying import blanked, emptied, replay
 from multitune.models.replay.trees import Layout, Unlike, classify, flatten, rebuilt
 
 ERRORS = (RuntimeError, TypeError, ValueError, KeyError, IndexError, AttributeError, AssertionError)
@@ -36,6 +37,7 @@ def survey(family: Any, cut: Cut, alone: Sequence[Watched], joined: Watched, bat
     below = {path: inner for path, inner in seam.below.items() if path not in read.modules}
     inputs = [(part, name) for part, names in together.inputs.items() for name in names]
     seam = Seam(cut, replace(layout, leaves=leaves), shapes, below)
+    seam = replace(seam, idle=idle(family, seam, batches[longest]))
     return _with_silent_inputs(family, seam, alone, together, [at for at in inputs if at not in read.inputs])
 
 
@@ -84,7 +86,7 @@ def _read(family: Any, seam: Seam, watched: Watched, batch: Batch) -> _Read:
 
     inputs = {part: {name: tracked("input", (part, name), [t])[0] for name, t in names.items()} for part, names in batch.inputs.items()}
     with ExitStack() as stack, torch.enable_grad(), seeded("survey"):
-        stack.enter_context(giving(family.get_submodule(seam.cut.path), lambda: put_in("tensor", 0, tree.template, tree.tensors)))
+        stack.enter_context(giving(family.get_submodule(seam.cut.path), lambda *_: put_in("tensor", 0, tree.template, tree.tensors)))
         for path in seam.below:
             hook = family.get_submodule(path).register_forward_hook(lambda *given, path=path: put_in("module", path, *flatten(given[-1])))
             stack.callback(hook.remove)

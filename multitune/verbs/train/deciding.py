@@ -127,16 +127,19 @@ def choose(line: Line, found: Possible) -> Chosen:
     from multitune.models.features import choosing
 
     spec, made = line.planned.recipe.features, list[Any]()
-    costs = _Costs(line)
+    costs, taken = _Costs(line), dict[str, float]()
     free = _free(line)
     for place, tower in found.towers:
         seam = found.stages[place].seams[tower]
         must = spec.store == "on" or tower in spec.cuts
         asked = _asked(line, found.stages, place)
         cost = costs.of(seam) if must or asked.reads > asked.rows else choosing.Cost(0.0, 0.0)
-        choice = choosing.choose(tower, seam.cut.name, asked=asked, cost=cost, free=free, must=must)
+        left = free - sum(size for path, size in taken.items() if path != seam.cut.path)
+        choice = choosing.choose(tower, seam.cut.name, asked=asked, cost=cost, free=left, must=must)
         if must and not choice.kept:
             raise RecipeError(WHERE, f"{seam.cut.name} was to be kept, and {choice.why}.", "Free some space, or use auto.")
+        if choice.kept:
+            taken[seam.cut.path] = max(taken.get(seam.cut.path, 0.0), cost.bytes * asked.rows)
         made.append(choice)
     return Chosen(tuple(made), costs.keys, costs.begun)
 

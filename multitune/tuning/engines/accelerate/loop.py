@@ -180,7 +180,7 @@ class Loop:
         evaluates = self.looked < self.done and (last or self.done % self.plan["train.evaluate_every"] == 0)
         if evaluates:
             self._evaluate(asked)
-        due = self.done % every.value == 0 and (every.origin == "recipe" or time.monotonic() - self._kept_at >= CHECKPOINT_SECONDS)
+        due = self.done % every.value == 0 and (every.origin == "recipe" or self._long_since())
         wanted = last or due or self.best_step == self.done or self.stopped_by
         wanted = wanted or (evaluates and self.averaging.keeps_looks)
         keeps = self.kept < self.done and bool(wanted)
@@ -189,6 +189,10 @@ class Loop:
         if evaluates or keeps:
             self.heed(asked)
         return evaluates
+
+    def _long_since(self) -> bool:
+        """Whether the last checkpoint is long enough ago, by the main process's clock: what follows is done by all ranks or by none."""
+        return bool(self.ranks.from_main([int(time.monotonic() - self._kept_at >= CHECKPOINT_SECONDS)])[0])
 
     def keep(self) -> None:
         """Write a checkpoint; what it rests on (events, ledger) is on the disk before it."""
