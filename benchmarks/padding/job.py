@@ -20,7 +20,7 @@ WORDS = 2000
 LABELS = ("even", "odd")
 SIZES = {"hidden_size": 192, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 768, "max_position_embeddings": 512}
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
-BATCH, ENDS, STEP = 16, 2, 8  # rows of a batch; tokens around a text; what ours rounds lengths up to
+BATCH, ENDS = 16, 2  # rows of a batch; tokens around a text
 
 
 def tokens(rows: int) -> list[int]:
@@ -29,12 +29,15 @@ def tokens(rows: int) -> list[int]:
 
 
 def without_padding(lengths: Sequence[int]) -> list[int]:
-    """As many rows with as many tokens, to a few, that come in batches of one length: nothing of them is padded."""
+    """As many rows with as many tokens, to a few, that come in batches of one length: nothing of them is padded.
+
+    As many lengths, too, as batches of like length are padded to: a kernel that meets a new size may first have to be made.
+    """
     made: list[int] = []
     owed = 0.0
     for start in range(0, len(lengths), BATCH):
         mean = float(np.mean(sorted(lengths)[start : start + BATCH])) + owed
-        made += [max(STEP, STEP * round(mean / STEP))] * BATCH
+        made += [max(ENDS + 1, round(mean))] * BATCH
         owed = mean - made[-1]
     return made[: len(lengths)]
 
