@@ -7,8 +7,9 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from multitune.core.protocols import Media, Modality, Part, Sample, Sound
 from multitune.core.recipe import PartSpec
 from multitune.data.decode import BadPart, modality
 
+SAMPLE_BYTES = 2048  # of the objects that a sample is made of, about
 MAX_PATH, MAX_NAME = 4096, 255  # of a path and of each name in it; beyond them no system has a file
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|data:")
 
@@ -138,6 +140,37 @@ def is_still(sample: Sample) -> bool:
     """Whether every file of a sample has the stamp that it had when the sample was made."""
     values: list[Any] = [part.value for part in sample.parts.values()]
     return all(file_key(str(value.path)) == value.key for value in values if isinstance(value, Media) and value.path is not None)
+
+
+def num_bytes(sample: Sample) -> int:
+    """About how many bytes a sample takes in memory: its texts, its arrays, and what it holds of files."""
+    held = {id(value): value for value in (*(part.value for part in sample.parts.values()), *sample.columns.values())}
+    return SAMPLE_BYTES + sum(map(_num_bytes, held.values()))
+
+
+@runtime_checkable
+class _Numbers(Protocol):
+    """An array."""
+
+    @property
+    def nbytes(self) -> int: ...
+
+
+def _num_bytes(value: Any) -> int:
+    if isinstance(value, Media):
+        return len(value.data or b"")
+    if isinstance(value, str | bytes):
+        return len(value)
+    if isinstance(value, Sound | _Numbers):
+        return value.wave.nbytes if isinstance(value, Sound) else int(value.nbytes)
+    return sum(map(_num_bytes, cast("list[Any]", value))) if isinstance(value, list | tuple) else 0
+
+
+def without_bytes(sample: Sample) -> Sample:
+    """The sample without the bytes that it holds of files: it still says which they are, and none of them can be opened."""
+    held = {name: part.value for name, part in sample.parts.items() if isinstance(part.value, Media) and part.value.data is not None}
+    light = {name: replace(sample.parts[name], value=replace(media, data=None)) for name, media in held.items()}
+    return replace(sample, parts={**sample.parts, **light}) if light else sample
 
 
 def _span(mapping: Mapping[str, Any]) -> tuple[float, float] | None:

@@ -20,12 +20,36 @@ from multitune.data.align import AT_ONCE, Aligned, together
 from multitune.data.decode import modality
 from multitune.data.manifest import Manifest
 from multitune.data.mix import Mixed
-from multitune.data.sample import cell, is_absent, is_still, sample
+from multitune.data.sample import cell, is_absent, is_still, num_bytes, sample
 
 MANY = 4096  # texts that are remembered while a column is read
 FEW = 10
-KNOWN_SAMPLES = 2048  # of a split: a few kilobytes each
+KNOWN_BYTES = 8 << 20  # of the samples that are kept of a split: those of files take a few kilobytes each
+KNOWN_SAMPLE_BYTES = 1 << 15  # of one of them
 SPLITS: tuple[Split, ...] = get_args(Split)
+
+
+@dataclass
+class Known:
+    """Samples that were made before, by their place: the first that fit, none of them large; each as long as its files stay as they are."""
+
+    bytes: int = 0
+    _samples: dict[int, Sample] = field(default_factory=dict[int, Sample])
+
+    def get(self, index: int) -> Sample | None:
+        """The sample in place `index`, if it is kept and no file of its has changed."""
+        found = self._samples.get(index)
+        if found is None or is_still(found):
+            return found
+        self.bytes -= num_bytes(self._samples.pop(index))
+        return None
+
+    def put(self, index: int, made: Sample) -> None:
+        """Keep a sample, if it is small and there is room."""
+        size = num_bytes(made)
+        if size <= KNOWN_SAMPLE_BYTES and self.bytes + size <= KNOWN_BYTES:
+            self._samples[index] = made
+            self.bytes += size
 
 
 @dataclass(frozen=True)
@@ -53,22 +77,22 @@ class Examples:
         return _ids(self.mixed, self.rows)
 
     @cached_property
-    def _known(self) -> dict[int, Sample] | None:
-        """Samples that were made before; None where a row may be another when it is read again."""
+    def _known(self) -> Known | None:
+        """None where a row may be another when it is read again."""
         tables = all(isinstance(rows, Manifest) for entry in self.mixed.entries for rows in entry.all_rows)
-        return {} if tables else None
+        return Known() if tables else None
 
     def sample(self, index: int) -> Sample:
-        """The sample in place `index`, its media not opened; the first that are asked for are kept while their files stay as they are.
+        """The sample in place `index`, its media not opened; the first small ones are kept while their files stay as they are.
 
         Raises: BadPart for a value that cannot be its part.
         """
         known = self._known
         found = None if known is None else known.get(index)
-        if found is None or not is_still(found):
+        if found is None:
             found = self._made(index)
-            if known is not None and (index in known or len(known) < KNOWN_SAMPLES):
-                known[index] = found
+            if known is not None:
+                known.put(index, found)
         return found
 
     def _made(self, index: int) -> Sample:

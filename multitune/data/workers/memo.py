@@ -11,9 +11,7 @@ import numpy as np
 import torch
 
 from multitune.core.protocols import Sample
-from multitune.data.sample import is_still
-
-ROW_BYTES = 2048  # of a sample and its columns, about
+from multitune.data.sample import SAMPLE_BYTES, is_still, num_bytes, without_bytes
 
 
 class Memo:
@@ -62,7 +60,7 @@ class Repeats(Protocol):
 
 @dataclass(frozen=True)
 class Ready:
-    """A row as it was prepared, and its sample."""
+    """A row as it was prepared, and its sample, of which nothing is opened any more."""
 
     sample: Sample
     row: Mapping[str, Any]
@@ -72,9 +70,11 @@ class Ready:
 class Kept:
     """Small rows as they were prepared: the first that fit into `max_bytes`, each as long as its files stay as they are.
 
-    Only for rows that are the same whenever they are read; a key is a row's place and its view.
+    Only for rows that are the same whenever they are read; a key is a row's place and its view. shared: what samples hold is in memory
+    anyway, as it is of rows in memory. What a sample holds of files is not kept with it.
     """
 
+    shared: bool = False
     max_bytes: int = 32 << 20
     max_row_bytes: int = 1 << 18
     bytes: int = 0
@@ -88,7 +88,8 @@ class Kept:
     def put(self, key: Hashable, ready: Ready) -> None:
         """Keep a row, if it is small and there is room."""
         if self.bytes < self.max_bytes and key not in self._rows:
-            weight = ROW_BYTES + _size(ready.row)
+            light = Ready(without_bytes(ready.sample), ready.row)
+            weight = (SAMPLE_BYTES if self.shared else num_bytes(light.sample)) + _size(ready.row)
             if weight <= self.max_row_bytes and self.bytes + weight <= self.max_bytes:
-                self._rows[key] = ready
+                self._rows[key] = light
                 self.bytes += weight

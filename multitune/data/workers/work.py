@@ -65,7 +65,7 @@ class Work:
         tables = all(isinstance(rows, Manifest) for entry in self.examples.mixed.entries for rows in entry.all_rows)
         repeats = tables and not self.augment and isinstance(self.preparer, Repeats)
         fixed = self.held and not (self.augment and not self.views)
-        return Kept() if (repeats or fixed) and self.memo_bytes else None
+        return Kept(shared=not tables) if (repeats or fixed) and self.memo_bytes else None
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "kept"}
