@@ -94,9 +94,17 @@ def _media(part: Part) -> Media | None:
 
 
 def remembered(folder: Path) -> Iterator[tuple[str, str]]:
-    """Digest and key of every file that was read once; what is not whole is passed over."""
+    """Digest and key of every file that was read once; what is not whole, or cannot be read, is passed over."""
     for path in sorted(folder.glob("*.txt")):
-        yield from whole(path.read_text("utf-8", errors="replace").splitlines())
+        yield from whole(lines_of(path))
+
+
+def lines_of(path: Path) -> list[str]:
+    """The lines of a file of remembered contents, with their ends; none where it is another user's alone, or was removed meanwhile."""
+    try:
+        return path.read_text("utf-8", errors="replace").splitlines(keepends=True)
+    except OSError:
+        return []
 
 
 def whole(lines: Iterable[str]) -> Iterator[tuple[str, str]]:

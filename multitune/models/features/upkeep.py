@@ -13,7 +13,7 @@ from multitune.core.errors import writing
 from multitune.core.finding import Finding, Severity
 from multitune.core.rundir import write_atomic
 from multitune.data.sample import file_key
-from multitune.models.features.contents import whole
+from multitune.models.features.contents import lines_of, whole
 from multitune.models.features.shards import ABOUT, DAMAGED, SUFFIX, Space, spaces, told
 
 MEDIA = "media"
@@ -82,7 +82,7 @@ def verify(root: Path) -> Iterator[Finding]:
 
 def _forgotten(path: Path) -> Iterator[Finding]:
     """Of one file of remembered contents, the lines that no longer hold; they are taken out of it."""
-    lines = path.read_text("utf-8", errors="replace").splitlines(keepends=True)
+    lines = lines_of(path)
     wrong = {digest for digest, key in whole(lines) if not _is_still(digest, key)}
     kept = [line for line in lines if line.partition(" ")[0] not in wrong]
     if len(kept) < len(lines):

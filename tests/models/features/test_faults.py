@@ -21,6 +21,7 @@ from multitune.core.errors import WriteFault
 from multitune.core.protocols import Sample
 from multitune.models.features.filling import Features
 from multitune.models.features.shards import ABOUT, DAMAGED, Kept, Space
+from multitune.models.features.upkeep import MEDIA
 from multitune.models.replay import Seam, Stored, encode_rows
 from tests.models.features.conftest import ASKED, written
 from tests.models.features.processes import apart, ended_at, together, without_rights
@@ -273,3 +274,18 @@ def test_what_a_store_says_of_itself_is_written_anew_where_it_went_bad(opened: O
     again.fill(rows[:4])
     assert about.read_bytes() == before
     assert (again.counts.hits, again.counts.encoded) == (8, 0)
+
+
+def test_what_is_remembered_of_files_but_cannot_be_read_is_passed_over(opened: Opened, rows: list[Sample], tmp_path: Path) -> None:
+    opened(tmp_path / "store").fill(rows)
+    (tmp_path / "store" / MEDIA / "0.txt").mkdir()
+    again = opened(tmp_path / "store")
+    again.fill(rows)
+    assert (again.counts.hits, again.counts.encoded) == (31, 0)
+    assert all(again.contents.sure(part) for row in rows for part in row.parts.values())
+
+
+def test_a_store_is_verified_past_what_cannot_be_read_of_it(opened: Opened, rows: list[Sample], tmp_path: Path) -> None:
+    opened(tmp_path / "store").fill(rows[:4])
+    (tmp_path / "store" / MEDIA / "0.txt").mkdir()
+    assert multitune.store("verify", folder=tmp_path / "store").ok
