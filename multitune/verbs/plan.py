@@ -192,7 +192,7 @@ def _proof(planned: Planned) -> tuple[Planned, Result]:
     alone = _alone_equals_among(Predictor(line.family), samples)
     line.loader.close()
     found, choices = _choices(line)
-    known = replace(planned, plan=compiling.proven(line, [(step.micro[0][0], batch)]))
+    known = replace(planned, plan=compiling.proven(line, step.micro, keeps=any(choice.kept for choice in choices)))
     checks = {
         "the loss of the first micro-batch is finite": math.isfinite(loss),
         f"every one of the {len(planned_names)} tensors that move at step 0 gets a gradient": not silent,

@@ -13,7 +13,19 @@ from multitune.core.errors import RecipeError
 from multitune.core.plan import Plan, Value
 from multitune.models import anatomy
 from multitune.tuning.plan import compiling
-from multitune.tuning.plan.compiling import CODE, FIELD, Cost, asked, compile_value, lacking, remember, remembered, told, told_before
+from multitune.tuning.plan.compiling import (
+    CODE,
+    FIELD,
+    Cost,
+    asked,
+    at_once,
+    compile_value,
+    lacking,
+    remember,
+    remembered,
+    told,
+    told_before,
+)
 from tests.tuning.small import small
 from tests.tuning.test_plan import outline, recipe
 
@@ -81,6 +93,11 @@ def test_it_pays_when_what_each_step_saves_adds_up_to_what_compiling_takes() -> 
     assert after.hash() == before.hash(), "what was measured binds nothing"
 
 
+def test_a_run_that_measures_compiles_twice_and_counts_both() -> None:
+    note = told(plan(), replace(CHEAP, compiling=3.95), measures=True, aside="; so it was").values[FIELD].note
+    assert note.endswith("compiling takes 4 s and 4 s more to measure it: it pays after 40 steps of 100; so it was")
+
+
 @pytest.mark.parametrize(
     ("cost", "why"), [(replace(CHEAP, compiled=0.6), "it never pays"), (replace(CHEAP, compiling=39.0), "it pays after 19")]
 )
@@ -104,3 +121,30 @@ def test_what_was_measured_is_remembered_for_runs_that_compute_the_same() -> Non
     place = next((Path(str(compiling.store.cache_root())) / compiling.FOLDER).iterdir())
     place.write_text("{}", "utf-8")
     assert remembered(plan()) is None
+
+
+def changed(before: Plan, **values: Any) -> Plan:
+    """The plan with other values; of a tower's name and what is kept of it, say."""
+    named = {name.replace("__", "."): Value(value, "derived") for name, value in values.items()}
+    return replace(before, values={**before.values, **named})
+
+
+def test_what_was_measured_with_all_blocks_running_is_not_that_of_a_run_that_keeps_features() -> None:
+    remember(changed(plan(), features__words__kept="words.encoder.layer.0"), CHEAP)
+    assert remembered(plan()) is None
+    assert remembered(changed(plan(), features__words__kept="words.encoder.layer.1")) is None
+    assert remembered(changed(plan(), features__words__kept="words.encoder.layer.0")) == CHEAP
+
+
+def test_a_run_that_keeps_nothing_is_one_of_which_that_is_not_known_yet() -> None:
+    remember(changed(plan(), features__words__kept="none"), CHEAP)
+    assert remembered(plan()) == CHEAP
+
+
+def test_what_was_measured_on_one_micro_batch_is_not_that_of_a_loss_over_pairs_which_takes_two() -> None:
+    pairs = changed(plan(), loss__over="pairs")
+    assert (at_once(plan()), at_once(pairs), at_once(changed(pairs, train__micro_batches=1))) == (1, 2, 1)
+    remember(pairs, CHEAP)
+    assert remembered(pairs) is None
+    remember(pairs, replace(CHEAP, at_once=2))
+    assert remembered(pairs) == replace(CHEAP, at_once=2)

@@ -60,7 +60,7 @@ def measured(family: Any, loss: Loss, scope: Scope, plan: Plan, micro: Micro, *,
         put(buffers[name], into=tensor)
     (_, eager), (first, faster) = seconds
     each = max(len(chosen), 1)
-    return Cost(median(eager) / each, median(faster) / each, max(first - median(faster), 0.0))
+    return Cost(median(eager) / each, median(faster) / each, max(first - median(faster), 0.0), each)
 
 
 def _finished(device: torch.device) -> None:

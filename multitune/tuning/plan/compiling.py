@@ -25,11 +25,12 @@ from multitune.core.errors import RecipeError, WriteFault
 from multitune.core.finding import Finding, Severity
 from multitune.core.plan import Plan, Value
 from multitune.core.recipe import Recipe
+from multitune.core.recipe.features import NO_CUT
 from multitune.core.rundir import write_atomic
 from multitune.models.anatomy import Anatomy
 
 FIELD, CODE = "train.compile", "compile-does-not-pay"
-FOLDER = "compiled"
+FOLDER, KEPT = "compiled", ".kept"
 LEAVE_OUT = "Leave train.compile out."
 # What a step computes follows from these values of a plan.
 _READ = ("model.", "strategy.", "loss.", "data.", "features.")
@@ -39,16 +40,20 @@ _TRAIN_TOO = ("checkpoint_activations", "compile")
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds of both passes over one micro-batch, uncompiled and compiled, and how long compiling for it took."""
+    """Seconds of both passes over one micro-batch, uncompiled and compiled, and how long compiling for it took.
+
+    at_once: over how many micro-batches of one step this was measured.
+    """
 
     eager: float
     compiled: float
     compiling: float
+    at_once: int = 1
 
-    def pays_after(self, micro_batches: int) -> float:
-        """After how many steps of so many micro-batches it pays; infinite where it never does."""
+    def pays_after(self, micro_batches: int, *, times: int = 1) -> float:
+        """After how many steps of so many micro-batches it pays, compiled for so many times; infinite where it never does."""
         saved = (self.eager - self.compiled) * micro_batches
-        return self.compiling / saved if saved > 0 else float("inf")
+        return self.compiling * times / saved if saved > 0 else float("inf")
 
 
 def compile_value(recipe: Recipe, anatomy: Anatomy, *, device: str) -> dict[str, Value]:
@@ -87,18 +92,21 @@ def asked(plan: Plan) -> bool:
     return FIELD in plan.values and bool(plan[FIELD])
 
 
-def told(plan: Plan, cost: Cost) -> Plan:
-    """The plan with what compiling costs and saves, and a finding where it does not pay; what binds stays."""
-    each, steps = -(-plan["train.micro_batches"] // plan["train.ranks"]), plan["train.steps"]
-    after = cost.pays_after(each)
+def told(plan: Plan, cost: Cost, *, measures: bool = False, aside: str = "") -> Plan:
+    """The plan with what compiling costs and saves, and a finding where it does not pay; what binds stays.
+
+    measures: this run measures it, and so compiles twice: the second time takes no longer than the first. aside: said at the end.
+    """
+    each, steps = _micro_batches(plan), plan["train.steps"]
+    after = cost.pays_after(each, times=1 + measures)
     said = f"both passes of a step take {cost.compiled * each:.3g} s in place of {cost.eager * each:.3g} s"
-    pays = "it never pays" if after == float("inf") else f"it pays after {math.ceil(after):,} steps"
-    said += f", compiling takes {cost.compiling:.0f} s: {pays}"
+    said += f", compiling takes {cost.compiling:.0f} s" + (f" and {cost.compiling:.0f} s more to measure it" if measures else "")
+    said += ": it never pays" if after == float("inf") else f": it pays after {math.ceil(after):,} steps"
     findings = tuple(finding for finding in plan.findings if finding.code != CODE)
     if after > steps:
-        findings = (*findings, Finding(CODE, Severity.WARNING, FIELD, f"{said}, and the run has {steps:,}.", LEAVE_OUT))
-    value = replace(plan.values[FIELD], note=f"{said} of {steps:,}" if after <= steps else said)
-    return replace(plan, values={**plan.values, FIELD: value}, findings=findings)
+        findings = (*findings, Finding(CODE, Severity.WARNING, FIELD, f"{said}, and the run has {steps:,}{aside}.", LEAVE_OUT))
+    note = f"{said} of {steps:,}" if after <= steps else said
+    return replace(plan, values={**plan.values, FIELD: replace(plan.values[FIELD], note=note + aside)}, findings=findings)
 
 
 def told_before(plan: Plan) -> Plan:
@@ -107,10 +115,15 @@ def told_before(plan: Plan) -> Plan:
     return plan if cost is None else told(plan, cost)
 
 
+def at_once(plan: Plan) -> int:
+    """Over how many micro-batches of its first step a plan is measured: a loss over pairs runs all but the last of them twice."""
+    return min(2 if plan["loss.over"] == "pairs" else 1, _micro_batches(plan))
+
+
 def remembered(plan: Plan) -> Cost | None:
-    """What was measured on this machine for a plan whose steps compute the same."""
+    """What was measured on this machine, on as many micro-batches, for a plan whose steps compute the same."""
     try:
-        return as_cost(json.loads(_place(plan).read_text("utf-8")))
+        return as_cost(json.loads(_place(plan, at_once(plan)).read_text("utf-8")))
     except (OSError, ValueError):
         return None
 
@@ -118,22 +131,28 @@ def remembered(plan: Plan) -> Cost | None:
 def as_cost(facts: Any) -> Cost | None:
     """What `vars` of a cost gives, read back; None where it is something else."""
     try:
-        return Cost(*(float(facts[name]) for name in ("eager", "compiled", "compiling")))
+        return Cost(*(float(facts[name]) for name in ("eager", "compiled", "compiling")), int(facts["at_once"]))
     except (KeyError, TypeError, ValueError):
         return None
 
 
 def remember(plan: Plan, cost: Cost) -> None:
-    """Keep what was measured, where the machine takes it."""
+    """Keep what was just measured, where the machine takes it."""
     try:
-        write_atomic(_place(plan), (json.dumps(vars(cost), sort_keys=True) + "\n").encode())
+        write_atomic(_place(plan, cost.at_once), (json.dumps(vars(cost), sort_keys=True) + "\n").encode())
     except WriteFault:
         return
 
 
-def _place(plan: Plan) -> Path:
-    read = {name: value.value for name, value in plan.values.items() if name.startswith(_READ) and not name.endswith(".kept")}
+def _micro_batches(plan: Plan) -> int:
+    """Of a step, on the rank that has most of them."""
+    return -(-plan["train.micro_batches"] // plan["train.ranks"])
+
+
+def _place(plan: Plan, measured: int) -> Path:
+    """Where what was measured on so many micro-batches lies. What a run keeps counts: blocks under it do not run."""
     train = {f"train.{name}" for name in (*_TRAIN, *_TRAIN_TOO)}
-    read |= {name: value.value for name, value in plan.values.items() if name in train}
+    read = {name: value.value for name, value in plan.values.items() if name.startswith(_READ) or name in train}
+    read = {name: value for name, value in read.items() if not (name.endswith(KEPT) and value == NO_CUT)}
     machine = [torch.__version__, platform.node(), platform.machine(), os.cpu_count()]
-    return store.cache_root() / FOLDER / f"{store.key({**read, 'machine': machine})[:40]}.json"
+    return store.cache_root() / FOLDER / f"{store.key({**read, 'measured': measured, 'machine': machine})[:40]}.json"

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from multitune.tuning.teaching import Steps
     from multitune.verbs.train.line import Line
 
-FILE = "compile.json"  # in the run: what was measured at its first start
+FILE = "compile.json"  # in the run: what is known of it since its first start, and whether that measured it
+WHOLE = "; measured with all blocks running, of which the run leaves out those whose features it keeps"
 
 
 def weighed(line: Line, steps: Steps, run: RunDir, ranks: Ranks) -> Plan:
@@ -32,34 +33,44 @@ def weighed(line: Line, steps: Steps, run: RunDir, ranks: Ranks) -> Plan:
     plan = line.planned.plan
     if not asked(plan):
         return plan
-    cost = as_cost(run.read_json(FILE)) or remembered(plan) if ranks.main else None
+    kept = run.read_json(FILE) or {} if ranks.main else {}
+    cost = as_cost(kept) or remembered(plan) if ranks.main else None
     (unknown,) = ranks.from_main([int(cost is None)])
     if unknown:
         with closing(cast("Generator[StepBatches]", steps.steps(0, 1))) as first:
             micro = next(first).micro
         cost = ranks.on_main(lambda: measured(line, micro, ranks))
+        if cost is not None:
+            remember(plan, cost)
     if cost is None:
         return plan
-    remember(plan, cost)
-    run.write_json(FILE, vars(cost))
-    made = told(plan, cost)
+    measures = bool(unknown or kept.get("measures"))
+    run.write_json(FILE, {**vars(cost), "measures": measures})
+    made = told(plan, cost, measures=measures)
     write_plan(made, run)
     return made
 
 
-def proven(line: Line, micro: Sequence[tuple[int, Batch]]) -> Plan:
-    """The plan of a line with what compiling costs and saves on these micro-batches, remembered for its run."""
+def proven(line: Line, micro: Sequence[tuple[int, Batch]], *, keeps: bool) -> Plan:
+    """The plan of a line with what compiling costs and saves on the first of these micro-batches, which are one step's.
+
+    keeps: the run will keep features. It then has other blocks to run than were run here, and what was measured is told, not remembered.
+    """
     import torch
 
-    from multitune.tuning.plan.compiling import asked, remember, told
+    from multitune.tuning.plan.compiling import asked, at_once, remember, told
     from multitune.tuning.ranks import Ranks
+    from multitune.verbs.train import teaching
 
-    plan = line.planned.plan
+    plan, data = line.planned.plan, line.planned.data
     if not asked(plan):
         return plan
-    cost = measured(line, micro, Ranks(device=torch.device(plan["train.device"])))
-    remember(plan, cost)
-    return told(plan, cost)
+    chosen = micro[: at_once(plan)]
+    taught = [(place, teaching.of_batch(line.loss, data.needs, data.examples["train"], batch)) for place, batch in chosen]
+    cost = measured(line, taught, Ranks(device=torch.device(plan["train.device"])))
+    if not keeps:
+        remember(plan, cost)
+    return told(plan, cost, measures=keeps, aside=WHOLE if keeps else "")
 
 
 def measured(line: Line, micro: Sequence[tuple[int, Batch]], ranks: Ranks) -> Cost:
