@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import multitune
+from multitune.core.errors import UserError
+from multitune.verbs.train import running
+from multitune.verbs.train.line import Line
+from multitune.verbs.train.storing import keep
 from tests.line.lines import recipe
 
 pytestmark = pytest.mark.line
@@ -45,3 +52,25 @@ def seen(made: dict[str, object], run: Path) -> set[str]:
 def test_a_first_step_waits_for_no_module_that_it_does_not_need(tmp_path: Path) -> None:
     train = {"steps": 1, "batch_size": 8, "threads": 1, "workers": 0, "trackers": ["looks"]}
     assert seen(recipe("embeds", train=train), tmp_path / "run") == set()
+
+
+def test_the_collector_is_as_it_was_once_the_model_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, seen = gc.get_threshold(), list[tuple[int, ...]]()
+    start = Line.start
+
+    def started(*given: Any, **more: Any) -> Line:
+        seen.append(gc.get_threshold())
+        return start(*given, **more)
+
+    def kept(*given: Any, **more: Any) -> Any:
+        seen.append(gc.get_threshold())
+        return keep(*given, **more)
+
+    monkeypatch.setattr(Line, "start", started)
+    monkeypatch.setattr(running, "keep", kept)
+    multitune.train(recipe("embeds", train={"steps": 1, "batch_size": 8, "threads": 1}), run=tmp_path / "run")
+    assert seen == [(*before[:2], running.SELDOM), before]
+    assert gc.get_threshold() == before
+    with pytest.raises(UserError):
+        multitune.train(recipe("embeds", strategy={"name": "partial", "towers": ["none"]}), run=tmp_path / "other")
+    assert gc.get_threshold() == before

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,23 +33,46 @@ if TYPE_CHECKING:
     from multitune.tuning.ranks import Ranks
 
 
+SELDOM = 100_000  # passes over what is younger to one over all that there is, while a run starts
 GOLDEN = 4
 REHEARSED = 16
 
 
 def run_line(recipe: Recipe, run: RunDir, started: float, *, told: tuple[Finding, ...] = ()) -> Result:
     """Train in a folder that is locked, from its last checkpoint or anew. told: findings on what the folder held before."""
-    from multitune.tuning.engines.accelerate import processes
-    from multitune.tuning.plan import device_of
-    from multitune.tuning.plan.allocating import given_back
+    with ExitStack() as start:
+        start.enter_context(_seldom_collected())
+        from multitune.tuning.engines.accelerate import processes
+        from multitune.tuning.plan import device_of
+        from multitune.tuning.plan.allocating import given_back
 
-    ranks = processes(device_of(recipe))
-    ledger = _ledger(run, ranks)
-    with given_back(), ledger.guarded():
-        return _trained(recipe, run, ranks, ledger, started, told)
+        ranks = processes(device_of(recipe))
+        ledger = _ledger(run, ranks)
+        with given_back(), ledger.guarded():
+            return _trained(recipe, run, ranks, ledger, started, told, start.close)
 
 
-def _trained(recipe: Recipe, run: RunDir, ranks: Ranks, ledger: Ledger, started: float, told: tuple[Finding, ...]) -> Result:
+@contextmanager
+def _seldom_collected() -> Generator[None]:
+    """Inside, the collector does not look through all there is: a start makes a million objects that stay, most of them by importing."""
+    before = gc.get_threshold()
+    gc.set_threshold(*before[:2], SELDOM)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+
+
+def _trained(
+    recipe: Recipe,
+    run: RunDir,
+    ranks: Ranks,
+    ledger: Ledger,
+    started: float,
+    told: tuple[Finding, ...],
+    ready: Callable[[], None],
+) -> Result:
+    """ready: is called when all is imported and the model stands."""
     from multitune.measure import thresholds
     from multitune.measure.extremes import Extremes
     from multitune.tuning.teaching import Taught
@@ -56,6 +81,7 @@ def _trained(recipe: Recipe, run: RunDir, ranks: Ranks, ledger: Ledger, started:
     asked = on_this_machine(make_plan(recipe, ledger), run)
     ranks.on_main(lambda: obey(asked, run))
     line = Line.start(asked, ledger=ledger, ranks=ranks)
+    ready()
     began = time.perf_counter()
     kept = keep(line, run, ranks)
     line, planned = kept.line, kept.line.planned
