@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from io import FileIO
 from pathlib import Path
-from typing import cast, overload
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -66,7 +66,7 @@ class Spill:
         """Put a tensor away; None where it is small, not a block of memory of its own, or the disk does not take it."""
         if not self._takes or tensor.nbytes < LEAST_BYTES or not _dense(tensor):
             return None
-        content = memoryview(tensor.as_strided((tensor.numel(),), (1,)).view(torch.uint8).numpy())
+        content = _bytes(tensor.as_strided((tensor.numel(),), (1,)).view(torch.uint8))
         try:
             file, done = self._open(), 0
             self._takes = shutil.disk_usage(self._folder).free - max(0, self._end + len(content) - self._size) >= RESERVE_BYTES
@@ -87,7 +87,7 @@ class Spill:
         if away.step != self._step:
             raise RuntimeError("the rows of a step are there until the next is asked for")
         flat = torch.empty(away.num_bytes, dtype=torch.uint8)
-        content, done, file = memoryview(flat.numpy()), 0, self._open()
+        content, done, file = _bytes(flat), 0, self._open()
         try:
             file.seek(away.start)
             while done < away.num_bytes:
@@ -109,7 +109,7 @@ class Spill:
     def _open(self) -> FileIO:
         if self._file is None:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._file = cast("FileIO", tempfile.TemporaryFile(dir=self._folder, buffering=0))  # noqa: SIM115 (closed with this object)
+            self._file = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115 (closed with this object)
             weakref.finalize(self, self._file.close)
         return self._file
 
@@ -202,4 +202,11 @@ def _through(changes: Sequence[Change], batch: Batch) -> Batch:
 
 def _dense(tensor: Tensor) -> bool:
     """Whether a tensor is all of a block of the machine's memory, in whatever order: no view of a part, no number in several places."""
-    return tensor.device.type == "cpu" and tensor.storage_offset() == 0 and tensor.untyped_storage().nbytes() == tensor.nbytes
+    whole = int(tensor.untyped_storage().nbytes()) == tensor.nbytes
+    return tensor.device.type == "cpu" and whole and not tensor.storage_offset()
+
+
+def _bytes(flat: Tensor) -> memoryview:
+    """The memory of a tensor of bytes, to be read and written in place."""
+    array: Any = flat.numpy()
+    return memoryview(array)

@@ -140,8 +140,9 @@ class _Blockwise(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]: untyped
         """What was taken, scaled."""
+        (outer,) = grad_outputs
         return (None, *(outer * gradient for gradient in ctx.saved_tensors))
 
 

@@ -131,7 +131,7 @@ def remembered(plan: Plan) -> Cost | None:
 def as_cost(facts: Any) -> Cost | None:
     """What `vars` of a cost gives, read back; None where it is something else."""
     try:
-        return Cost(*(float(facts[name]) for name in ("eager", "compiled", "compiling")), int(facts["at_once"]))
+        return Cost(float(facts["eager"]), float(facts["compiled"]), float(facts["compiling"]), int(facts["at_once"]))
     except (KeyError, TypeError, ValueError):
         return None
 
