@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -63,10 +63,10 @@ class TowerPreparer:
         """Part -> how long rows will be, of parts whose length varies."""
         return measuring.streams(self.signals, samples)
 
-    def tight(self) -> TowerPreparer:
-        """The same, padding texts to the longest row and no further."""
-        signals = {name: replace(signal, step=1) if isinstance(signal, TextSignal) else signal for name, signal in self.signals.items()}
-        return replace(self, signals=signals)
+    def tight(self, stored: Collection[str] = ()) -> TowerPreparer:
+        """The same, padding texts that are not stored to the longest row and no further."""
+        texts = {name: signal for name, signal in self.signals.items() if isinstance(signal, TextSignal) and name not in stored}
+        return replace(self, signals={**self.signals, **{name: replace(signal, step=1) for name, signal in texts.items()}})
 
     def describe(self) -> Mapping[str, Any]:
         """Each part's signal, and how each answer is written as a number."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -45,8 +45,8 @@ class Measuring(Protocol):
 class Tightening(Protocol):
     """A preparer whose batches may be padded to their longest row and no further."""
 
-    def tight(self) -> Preparer:
-        """The same, so padding."""
+    def tight(self, stored: Collection[str] = ()) -> Preparer:
+        """The same, so padding. stored: the inputs of a batch whose rows are in a store: padded as they were there."""
         ...
 
 
@@ -64,9 +64,9 @@ class Lengths:
         return _digest(self.streams, self.real, self.padded)
 
 
-def tightened(preparer: Preparer) -> Preparer:
-    """The same, padding batches to their longest row and no further, where it can."""
-    return preparer.tight() if isinstance(preparer, Tightening) else preparer
+def tightened(preparer: Preparer, stored: Collection[str] = ()) -> Preparer:
+    """The same, padding batches to their longest row and no further, where it can; of inputs that are stored it cannot."""
+    return preparer.tight(stored) if isinstance(preparer, Tightening) else preparer
 
 
 def measured(examples: Examples, preparer: Preparer, places: Sequence[int] | None = None) -> Lengths | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+import copy
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from multitune.core.protocols import Batch, Memo, Preparer, Sample
+from multitune.data.bucketing.lengths import tightened
 from multitune.models.features.contents import Contents
 from multitune.models.features.shards import Space
 from multitune.models.features.ways import content as content_of
@@ -71,6 +73,12 @@ class StoredPreparer:
         """A batch of prepared rows."""
         stored = {stand.tower: tuple(row["stored"].get(stand.tower, "") for row in rows) for stand in self.stands}
         return replace(self.inner.collate(rows), stored=stored)
+
+    def tight(self, stored: Collection[str] = ()) -> StoredPreparer:
+        """The same, padding what has no features in the store to the longest row and no further."""
+        made = copy.copy(self)
+        made.inner = tightened(self.inner, {*stored, *(stand.inputs for stand in self.stands)})
+        return made
 
     def bucket(self, row: Mapping[str, Any]) -> Hashable:
         """As without a store."""

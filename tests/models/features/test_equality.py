@@ -13,6 +13,7 @@ from torch import Tensor
 
 from multitune.core import catalog
 from multitune.core.protocols import Sample
+from multitune.data.bucketing.lengths import tightened
 from multitune.models import anatomy
 from multitune.models.features.filling import Features, FillingPredictor
 from multitune.models.predictor import Forgetful, Predictor, plain
@@ -77,7 +78,13 @@ def test_every_family_there_is_stands_among_the_cases_with_a_tower_and_with_a_bl
 def case(
     request: pytest.FixtureRequest, folders: Mapping[str, Path], rows: list[Sample], tmp_path: Path
 ) -> tuple[Any, list[str], list[Sample]]:
-    shape, still = (CASES | MORE)[request.param]
+    return shaped(*(CASES | MORE)[request.param], folders, rows, tmp_path)
+
+
+def shaped(
+    shape: str, still: Sequence[str], folders: Mapping[str, Path], rows: list[Sample], tmp_path: Path
+) -> tuple[Any, list[str], list[Sample]]:
+    """A family, what moves in it, and rows for it."""
     kind, *more = shape.split()
     if kind in SIGHTED:
         made = whole(tmp_path / kind, kind, *more)
@@ -193,3 +200,35 @@ def test_predictions_are_the_bits_of_those_without_a_store(case: tuple[Any, list
     stored = FillingPredictor(features, generate=generate).predict(asked)
     assert [plain(one) for one in stored] == [plain(one) for one in plainly]
     assert features.counts.encoded > 0
+
+
+PADDED = {
+    "an embedder whose texts move": ("embedder", ("photo",)),
+    "a classifier whose pictures move": ("classifier", ("words",)),
+    "a speaker over a frozen picture tower": ("speaker", ("photo",)),
+    "a model that joins pictures and text": ("llava", ("photo.",)),
+    "a model that reads": ("t5", ("encoder.", "decoder.shared")),
+}
+
+
+@pytest.fixture(params=PADDED)
+def padded(
+    request: pytest.FixtureRequest, folders: Mapping[str, Path], rows: list[Sample], tmp_path: Path
+) -> tuple[Any, list[str], list[Sample]]:
+    return shaped(*PADDED[request.param], folders, rows, tmp_path)
+
+
+def test_what_is_not_stored_is_padded_to_the_longest_row_as_it_is_without_a_store(
+    padded: tuple[Any, list[str], list[Sample]], tmp_path: Path
+) -> None:
+    family, names, rows = padded
+    features = opened(family, names, tmp_path / "store")
+    features.fill(rows)
+    stored = {source.stand.inputs for source in features.sources}
+    known = features.preparer()
+    loose, tight, plainly = (prepared(one, rows[:9]) for one in (known, tightened(known), tightened(family.preparer)))
+    for part, tensors in tight.inputs.items():
+        same_as = loose if part in stored and part != "joined" else plainly
+        assert {name: tensor.shape for name, tensor in tensors.items()} == {name: one.shape for name, one in same_as.inputs[part].items()}
+    assert tight.stored == loose.stored
+    assert apart(gradients(family, plainly, names), on_store(features, tight, names)) < 1e-5

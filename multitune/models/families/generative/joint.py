@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -119,8 +119,8 @@ class JointPreparer:
             f"{JOINED}.answer": Stream(said, said),
         }
 
-    def tight(self) -> JointPreparer:
-        """The same, padding prompts to the longest row and no further."""
+    def tight(self, stored: Collection[str] = ()) -> JointPreparer:
+        """The same, padding prompts to the longest row and no further; what is stored is of pictures, which it does not pad."""
         return replace(self, step=1)
 
     def describe(self) -> Mapping[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -139,9 +139,9 @@ class ComposedPreparer:
         words = {f"{LANGUAGE}.prompt": Stream(asked, [rounded(one, self.step) for one in asked]), f"{LANGUAGE}.answer": Stream(said, said)}
         return {**self.towers.lengths(samples), **words}
 
-    def tight(self) -> ComposedPreparer:
-        """The same, padding texts and prompts to the longest row and no further."""
-        return replace(self, towers=self.towers.tight(), step=1)
+    def tight(self, stored: Collection[str] = ()) -> ComposedPreparer:
+        """The same, padding prompts, and texts that are not stored, to the longest row and no further."""
+        return replace(self, towers=self.towers.tight(stored), step=1)
 
     def describe(self) -> Mapping[str, Any]:
         """All that decides what a row becomes."""

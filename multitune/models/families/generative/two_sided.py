@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -93,9 +93,10 @@ class TwoSidedPreparer:
         made = {ENCODER: signal.lengths(read)} if varies else {}
         return made | {f"{DECODER}.prompt": Stream(given, given), f"{DECODER}.answer": Stream(said, said)}
 
-    def tight(self) -> TwoSidedPreparer:
-        """The same, padding texts to the longest row and no further."""
-        return replace(self, signal=replace(self.signal, step=1)) if isinstance(self.signal, TextSignal) else self
+    def tight(self, stored: Collection[str] = ()) -> TwoSidedPreparer:
+        """The same, padding texts that are not stored to the longest row and no further."""
+        padded = isinstance(self.signal, TextSignal) and ENCODER not in stored
+        return replace(self, signal=replace(self.signal, step=1)) if padded else self
 
     def describe(self) -> Mapping[str, Any]:
         """All that decides what a row becomes."""
