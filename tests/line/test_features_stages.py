@@ -10,7 +10,9 @@ import pytest
 
 import multitune
 from multitune.core.errors import RecipeError
-from multitune.models.features import choosing
+from multitune.models.features import choosing, filling
+from multitune.models.features import shards as space_shards
+from multitune.models.features.upkeep import held
 from multitune.models.replay import recording
 from multitune.verbs.train import deciding
 from tests.line.lines import bits, recipe
@@ -74,6 +76,42 @@ def test_one_forward_of_a_row_serves_the_cuts_of_all_phases(tmp_path: Path, monk
     assert rows > 80
     groups = -(-rows // 16)
     assert len(ran) < 2.5 * groups
+
+
+def at_three_times(folder: Path, *, head: int) -> dict[str, Any]:
+    """A run whose picture tower's last block moves from step 12 on; its head from step `head` on, which changes no cut."""
+    strategy = [{"pattern": "fusion*"}, {"pattern": "head*", "start": head}, {"pattern": "image.layers.3*", "start": 12}]
+    made = in_phases(folder, strategy=strategy)
+    made["train"] |= {"steps": 36, "evaluate_every": 12}
+    return made
+
+
+@pytest.mark.slow
+def test_two_later_phases_of_the_same_cut_are_encoded_as_one_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(filling, "SHARD_BYTES", 1 << 19)
+    one, two = (multitune.train(at_three_times(tmp_path / f"{head}", head=head), run=tmp_path / f"run-{head}") for head in (0, 24))
+    assert "image.layers" in kept(tmp_path / "run-24")
+    assert two.figures["features/encoded"] == one.figures["features/encoded"]
+    assert two.figures["features/hits"] == 0
+    ours, theirs = ({space.cut: space for space in held(tmp_path / f"{head}")} for head in (24, 0))
+    assert {cut: space.rows for cut, space in ours.items()} == {cut: space.rows for cut, space in theirs.items()}
+    first, other = (spaces["image.pooled"] for spaces in (ours, theirs))  # written together with what the later phases ask for
+    assert (first.shards, first.bytes) == (other.shards, other.bytes)
+
+
+def test_a_run_hashes_each_shard_once_however_many_phases_read_it(
+    whole: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[Path] = []
+    holds = space_shards.holds
+
+    def counted(path: Path) -> bool:
+        hashed.append(path)
+        return holds(path)
+
+    monkeypatch.setattr(space_shards, "holds", counted)
+    multitune.train(in_phases(whole[0]), run=tmp_path / "run")
+    assert sorted(hashed) == sorted(whole[0].rglob("*.safetensors"))
 
 
 def test_a_run_killed_in_a_later_phase_goes_on_to_the_same_bits(

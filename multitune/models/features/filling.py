@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Generator, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,10 @@ class Ahead:
     source: Source
     rows: frozenset[str]
 
+    def beside(self, other: Ahead) -> Ahead:
+        """What the two ask for of one space."""
+        return replace(self, rows=self.rows | other.rows)
+
     def lacks(self, content: str) -> bool:
         """Whether a row is still to be encoded there."""
         return content in self.rows and content not in self.source.space
@@ -71,7 +75,8 @@ class Ahead:
 class Features:
     """The features of a run: fills the store with what rows lack, and lets a family run on it.
 
-    early: rows that the run itself wrote before they were asked for, by folder and content; they are no hits.
+    early: rows that the run itself wrote before they were asked for, by folder and content; they are no hits. seen: rows that it asked for,
+    likewise: each counts once.
     """
 
     family: Any
@@ -81,7 +86,7 @@ class Features:
     seed: int = 0
     counts: Counts = field(default_factory=Counts)
     early: set[tuple[str, str]] = field(default_factory=set)
-    _seen: set[tuple[str, str]] = field(default_factory=set)
+    seen: set[tuple[str, str]] = field(default_factory=set)
     _begun: dict[tuple[str, str], Encoded] = field(default_factory=dict)
     _hits: dict[str, list[tuple[int, str, Sample]]] = field(default_factory=dict)
 
@@ -95,10 +100,12 @@ class Features:
         asked: Asked,
         seed: int = 0,
         keys: Mapping[str, Mapping[str, Any]] | None = None,
+        spaces: Mapping[Path, Space] | None = None,
     ) -> tuple[Features, list[Finding]]:
         """The store in a folder for cuts that hold, by tower; shards that do not hold are set aside, with findings.
 
-        keys: of spaces that are known, by the paths of their cuts. Raises: Fault if the folder does not take a file.
+        keys: of spaces that are known, by the paths of their cuts. spaces: those that were opened before, by their folders: only what is
+        new in them is hashed. Raises: Fault if the folder does not take a file.
         """
         sources: list[Source] = []
         findings: list[Finding] = []
@@ -107,7 +114,7 @@ class Features:
             parts = (keys or {}).get(seam.cut.path) or space_key(family, seam, asked=asked)
             folder = root / folder_name(parts)
             shards.about(folder, {"tower": tower, "cut": seam.cut.name, "modality": way.modality, "key": parts})
-            space = Space(folder, asked.type)
+            space = spaces[folder] if spaces is not None and folder in spaces else Space(folder, asked.type)
             findings += space.look(verify=True)
             used(folder)
             sources.append(Source(Stand(tower, way.parts, way.inputs, way.always, folder, asked.type), way, seam, space))
@@ -193,10 +200,10 @@ class Features:
 
     def lacks(self, source: Source, content: str, sample: Sample) -> bool:
         """Whether a row is to be encoded; counts it, once."""
-        at, there = (source.stand.tower, content), content in source.space
-        if at not in self._seen:
-            self._seen.add(at)
-            self.counts.hits += there and (source.space.folder.name, content) not in self.early
+        at, there = (source.space.folder.name, content), content in source.space
+        if at not in self.seen:
+            self.seen.add(at)
+            self.counts.hits += there and at not in self.early
             if there:
                 kept = self._hits.setdefault(source.stand.tower, [])
                 heapq.heappush(kept, (-derive("check", self.seed, content), content, sample))

@@ -63,12 +63,14 @@ class Space:
         return frozenset(self._shards)
 
     def look(self, *, verify: bool, only: Collection[str] | None = None) -> list[Finding]:
-        """Take up the shards that are new in the folder; only: those of these names.
+        """Take up the shards that are new in the folder, and forget those that are gone; only: those of these names.
 
         verify: hash them first. One that does not hold is set aside, one that cannot be read is passed over, each with a finding.
         """
         findings: list[Finding] = []
-        for path in sorted(self.folder.glob(f"*{SUFFIX}")):
+        paths = sorted(self.folder.glob(f"*{SUFFIX}"))
+        self._forget(self._shards.keys() - {path.name for path in paths})
+        for path in paths:
             if path.name in self._shards or (only is not None and path.name not in only):
                 continue
             try:
@@ -105,10 +107,19 @@ class Space:
         return self._shards[name].light(number)
 
     def _take(self, path: Path) -> None:
-        shard = _Shard(path)
-        self._shards[path.name] = shard
-        for number, content in enumerate(shard.contents):
-            self._rows.setdefault(content, (path.name, number))
+        self._shards[path.name] = _Shard(path)
+        self._index(path.name)
+
+    def _forget(self, names: Collection[str]) -> None:
+        if names:
+            self._shards = {name: shard for name, shard in self._shards.items() if name not in names}
+            self._rows = {}
+            for name in self._shards:
+                self._index(name)
+
+    def _index(self, name: str) -> None:
+        for number, content in enumerate(self._shards[name].contents):
+            self._rows.setdefault(content, (name, number))
 
 
 class _Shard:

@@ -6,6 +6,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from multitune.core.finding import Finding
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from multitune.models.features.contents import Contents
     from multitune.models.features.filling import Ahead, Counts, Features
     from multitune.models.features.measuring import Encoded
+    from multitune.models.features.shards import Space
     from multitune.models.replay import Seam
     from multitune.tuning.ranks import Ranks
     from multitune.verbs.train.line import Line
@@ -55,7 +57,9 @@ class Stages:
         self.findings: list[Finding] = []
         self._contents: Contents | None = None
         self._live: list[Source] = []
+        self._spaces: dict[Path, Space] = {}
         self._early: set[tuple[str, str]] = set()
+        self._seen: set[tuple[str, str]] = set()
         self._at, self._features, self._begun = -1, None, begun or {}
 
     @property
@@ -145,25 +149,38 @@ class Stages:
 
         line = self._line
         found, findings = Features.open(
-            line.family, seams, root=folder_of(line), asked=wanted(line), seed=line.planned.plan["run.seed"], keys=keys
+            line.family,
+            seams,
+            root=folder_of(line),
+            asked=wanted(line),
+            seed=line.planned.plan["run.seed"],
+            keys=keys,
+            spaces=self._spaces,
         )
+        self._spaces |= {source.space.folder: source.space for source in found.sources}
         found.counts, found.contents, found.early = self.counts, self._contents or found.contents, self._early
+        found.seen = self._seen
         self._contents, self.findings = found.contents, [*self.findings, *findings]
         return found
 
     def _ahead(self, place: int, keys: Mapping[str, Mapping[str, Any]]) -> list[Ahead]:
-        """What later stages will ask for that the forwards of this one pass: cuts of its towers, of weights that stay until then."""
+        """What later stages will ask for that the forwards of this one pass: cuts of its towers, of weights that stay until then.
+
+        Stages that keep the same cut ask for one space together.
+        """
         from multitune.verbs.train.storing import every_sample
 
         here, moved = self.stages[place], frozenset[str]()
-        ahead: list[Ahead] = []
+        ahead: dict[Path, Ahead] = {}
         for before, later in pairwise(self.stages[place:]):
             moved |= before.moving
             if moved <= later.moving:
                 seams = {tower: seam for tower, seam in later.seams.items() if tower in here.seams and seam.cut != here.seams[tower].cut}
                 if seams:
-                    ahead += self._opened(seams, keys).ahead(every_sample(self._line, later.start, later.stop, first=False))
-        return ahead
+                    for one in self._opened(seams, keys).ahead(every_sample(self._line, later.start, later.stop, first=False)):
+                        folder = one.source.space.folder
+                        ahead[folder] = one.beside(ahead[folder]) if folder in ahead else one
+        return [*ahead.values()]
 
     def fill(self, rows: Examples) -> None:
         """Encode what these rows lack in the present stage."""

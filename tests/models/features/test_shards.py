@@ -147,3 +147,14 @@ def test_a_light_row_is_written_down_and_taken_up() -> None:
     assert again["names"]["values"].shape == (7, 2)
     assert np.isnan(again["names"]["values"]).all()
     assert np.array_equal(again["names"]["mask"], np.ones(7))
+
+
+def test_a_space_that_looks_again_forgets_what_was_taken_away_and_takes_up_what_was_added(tmp_path: Path) -> None:
+    space = Space(tmp_path)
+    space.write({"a": kept(1, 1, 4, 6), "b": kept(2, 1, 4, 6)})
+    (first,) = tmp_path.glob("*.safetensors")
+    Space(tmp_path).write({"b": kept(2, 1, 4, 6), "c": kept(3, 1, 4, 6)})
+    first.unlink()
+    assert space.look(verify=True) == []
+    assert ["a" in space, "b" in space, "c" in space] == [False, True, True]
+    assert torch.equal(space.read("b").tensors[0], kept(2, 1, 4, 6).stored.tensors[0])
