@@ -11,6 +11,7 @@ MultituneError
 │   └── ArtifactError    an artifact that does not verify
 └── Fault                exit 3: the machine or the numbers
     ├── WriteFault       a file that the machine does not take
+    ├── NoMemoryError    no memory left for a step; names a smaller micro-batch
     ├── NonFiniteError   a loss or a gradient that is not finite; names the samples
     ├── StateError       no checkpoint verifies
     ├── TrackerError     a tool that shows figures cannot be reached or refuses them
@@ -83,6 +84,10 @@ class Fault(MultituneError):
 
 class WriteFault(Fault):
     """The machine does not take a file: no space, no permission, a broken disk."""
+
+
+class NoMemoryError(Fault):
+    """The machine has no memory left for a step; the run ends, and goes on from its last checkpoint."""
 
 
 class NonFiniteError(Fault):

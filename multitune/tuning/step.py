@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from multitune.core.errors import Fault, NonFiniteError
+from multitune.core.errors import Fault, NoMemoryError, NonFiniteError
 from multitune.core.protocols import Batch, Loss
+from multitune.data.workers import lights
 from multitune.models.predictor import moved
 from multitune.tuning.gradients import Gradients, Micro, Pairs, Rows
 from multitune.tuning.ranks import Ranks
@@ -21,6 +24,7 @@ from multitune.tuning.scope import Scope
 MAX_OVERFLOWS = 5
 GROWTH_INTERVAL = 2000
 FIRST_SCALE = 2.0**16
+_NO_MEMORY = re.compile(r"can't allocate memory|not enough memory|out of memory", re.IGNORECASE)  # torch has no type for it on a CPU
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,23 @@ class LossScale:
             raise Fault(f"fp16 gradients overflowed {MAX_OVERFLOWS} times in a row. Train in bf16 or fp32, or at a lower rate.")
 
 
+@contextmanager
+def _remembering(step: int, micro: Micro) -> Generator[None]:
+    """Inside, a machine without memory is told as such, with a smaller micro-batch.
+
+    Raises: NoMemoryError.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not (isinstance(error, MemoryError) or _NO_MEMORY.search(str(error))):
+            raise
+        rows = max((len(batch) for _, batch in lights(micro)), default=1)
+        would = f"Try train.micro_batch={rows // 2}: its gradient is the same" if rows > 1 else "Try train.checkpoint_activations=true"
+        found = f"step {step + 1}: the machine has no memory left for a micro-batch of {rows} rows"
+        raise NoMemoryError(f"{found}. {would}, or free some memory.") from error
+
+
 class Step:
     """Moves what the scope says, by the exact gradient of the step's batch."""
 
@@ -82,8 +103,12 @@ class Step:
     def __call__(self, step: int, micro: Micro) -> Report:
         """Run step `step` (0 is the first) on this rank's micro-batches; collective over the ranks.
 
-        Raises: NonFiniteError, before anything moved, naming the samples; Fault after five fp16 overflows in a row.
+        Raises: NonFiniteError, before anything moved, naming the samples; NoMemoryError; Fault after five fp16 overflows in a row.
         """
+        with _remembering(step, micro):
+            return self._taken(step, micro)
+
+    def _taken(self, step: int, micro: Micro) -> Report:
         ranks, entries, probe = self._gradients.ranks, self._scope.moving(step), self._gradients.probe
         parameters = [entry.parameter for entry in entries]
         for entry in self._scope.entries:  # as the optimizer's own zero_grad does, at a tenth of the time

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from multitune.core.errors import Fault, NonFiniteError, RecipeError, StateError, Stopped
+from multitune.core.errors import Fault, NoMemoryError, NonFiniteError, RecipeError, StateError, Stopped
 from multitune.core.plan import Value
 from multitune.core.recipe import TuningRow
 from multitune.tuning import checkpoint, events
@@ -173,6 +173,23 @@ def test_a_loss_that_is_not_finite_stops_before_anything_moves_and_names_the_row
         fit(family, tmp_path / "sick")
     assert caught.value.exit_code == 3
     assert bits(family) == bits(healthy)
+
+
+def test_a_machine_without_memory_is_told_with_a_smaller_micro_batch(tmp_path: Path) -> None:
+    family = small("classify")
+    before = bits(family)
+    family.head["drop"].register_forward_hook(lambda *_: torch.empty(1 << 52))
+    with pytest.raises(NoMemoryError, match=r"step 1: .* a micro-batch of 5 rows\. Try train\.micro_batch=2: ") as caught:
+        fit(family, tmp_path, loader=Steps(family, sizes=(5, 3)))
+    assert caught.value.exit_code == 3
+    assert bits(family) == before
+
+
+def test_an_error_of_the_model_is_not_taken_for_a_lack_of_memory(tmp_path: Path) -> None:
+    family = small("classify")
+    family.head["drop"].register_forward_hook(lambda *_: torch.zeros(2) @ torch.zeros(3))
+    with pytest.raises(RuntimeError, match="size"):
+        fit(family, tmp_path)
 
 
 def test_a_gradient_that_is_not_finite_stops_before_anything_moves_and_names_the_micro_batch(tmp_path: Path) -> None:
