@@ -26,9 +26,10 @@ def _nothing_is_remembered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
 
 
 @pytest.fixture
-def traced(monkeypatch: pytest.MonkeyPatch) -> None:
+def _traced(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks are traced and guarded as ever, and then run by torch's own code: nothing waits for a compiler."""
-    monkeypatch.setitem(Compiled.__init__.__kwdefaults__, "backend", "aot_eager")
+    kwdefaults: Any = Compiled.__init__.__kwdefaults__
+    monkeypatch.setitem(kwdefaults, "backend", "aot_eager")
 
 
 def compiled(*, dropout: float = 0.2, **train: Any) -> dict[str, Any]:
@@ -67,7 +68,7 @@ def costs() -> list[Path]:
     return sorted((store.cache_root() / FOLDER).glob("*.json"))
 
 
-@pytest.mark.usefixtures("traced")
+@pytest.mark.usefixtures("_traced")
 def test_a_run_that_goes_on_leaves_what_was_measured_since(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ended(monkeypatch, tmp_path / "run", compiled(dropout=0.0))
     (place,) = costs()
@@ -80,7 +81,7 @@ def test_a_run_that_goes_on_leaves_what_was_measured_since(tmp_path: Path, monke
     assert json.loads((tmp_path / "run" / "compile.json").read_text("utf-8")) == own
 
 
-@pytest.mark.usefixtures("traced")
+@pytest.mark.usefixtures("_traced")
 def test_a_proof_of_a_run_over_pairs_measures_what_the_run_would(tmp_path: Path) -> None:
     assert "in place of" in multitune.plan(compiled(dropout=0.0), prove=True).text
     multitune.train(compiled(dropout=0.0), run=tmp_path / "run")
@@ -88,7 +89,7 @@ def test_a_proof_of_a_run_over_pairs_measures_what_the_run_would(tmp_path: Path)
     assert len(costs()) == 1
 
 
-@pytest.mark.usefixtures("traced")
+@pytest.mark.usefixtures("_traced")
 def test_a_proof_says_that_it_ran_blocks_that_the_run_leaves_out_and_its_run_measures_anew(tmp_path: Path) -> None:
     made = over_frozen(tmp_path / "store")
     made["train"] |= {"compile": True}

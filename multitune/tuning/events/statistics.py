@@ -9,7 +9,8 @@ beginning with `train/`:
 - `loss_share/<term>`: of the loss's terms, each with its share, where there are several. Magnitudes; they add up to 1.
 - `part_share/<part>`: how strongly the loss pulls at what each part's tower gives: the gradient's norm there times the output's, token by
   token, summed; where there are several parts. They add up to 1. A part that the model does not look at has none; the product does not
-  depend on the scale of a tower's output. A family that gives no features (`encode`) has no such figures.
+  depend on the scale of a tower's output. A family that gives no features (`encode`) has no such figures, and neither has a run whose
+  blocks are compiled: those above a frozen part's features would be other graphs where these are watched, with other last bits.
 - `padding/<part>`: the share of padding in what its tower is given, on this process; of parts whose rows differ in length.
 - `seconds/forward`, `seconds/backward`, `seconds/optimizer`: of this process; `backward` holds what is neither: losses, sums over ranks.
   With gradient caching `forward` is both passes, and `seconds/forward_again` how much of it is the second.
@@ -40,7 +41,7 @@ LARGEST = 1 << 26  # numbers of a tower that are copied to see its update; of a 
 
 @dataclass
 class Probe:
-    """Measures the steps that are due. every: steps between two looks; 0: never. parts: that the model reads."""
+    """Measures the steps that are due. every: steps between two looks; 0: never. parts: those whose features are watched, two or more."""
 
     ranks: Ranks = field(default_factory=Ranks)
     every: int = 0
@@ -118,8 +119,9 @@ class Probe:
         numbers = torch.stack(list(self._found.values())).tolist() if self._found else []
         values = dict(zip(self._found, numbers, strict=True))
         values |= _shares("loss_share", shared) if len(shared) > 1 else {}
-        pulls = self.ranks.sum([float(self._pulls.get(part, 0.0)) for part in self.parts])
-        values |= _shares("part_share", dict(zip(self.parts, pulls, strict=True))) if len(self.parts) > 1 else {}
+        if len(self.parts) > 1:
+            pulls = self.ranks.sum([float(self._pulls.get(part, 0.0)) for part in self.parts])
+            values |= _shares("part_share", dict(zip(self.parts, pulls, strict=True)))
         values |= {f"padding/{part}": 1 - real / whole for part, (real, whole) in self._filled.items() if whole}
         return {f"train/{name}": value for name, value in values.items() if math.isfinite(value)}
 

@@ -24,6 +24,7 @@ from multitune.tuning.events.tracking import Tracking
 from multitune.tuning.events.waiting import Waiting
 from multitune.tuning.gradients import Gradients
 from multitune.tuning.plan import statistics_every
+from multitune.tuning.plan.compiling import asked as compiles
 from multitune.tuning.plan.optimizing import optimizer_of
 from multitune.tuning.plan.regularising import regulariser, regularisers_of
 from multitune.tuning.ranks import Ranks, put
@@ -97,7 +98,8 @@ class Loop:
         plan = self.plan
         self.schedule = Schedule(plan["train.schedule"], self.scope.total, plan["train.warmup_steps"], plan["train.decay_steps"])
         self.optimizer = optimizer_of(plan, self.scope)
-        self.probe = Probe(self.ranks, statistics_every(plan), tuple(self.family.needs.parts))
+        watched = () if compiles(plan) else tuple(self.family.needs.parts)  # blocks above what is watched would be other graphs
+        self.probe = Probe(self.ranks, statistics_every(plan), watched)
         gradients = Gradients(self.family, self.loss, plan["run.seed"], self.ranks, plan["train.precision"], self.probe)
         self.compiling = compiled_of(plan, self.family, self.ranks.device)
         self.penalties, self.start = regularisers_of(plan, self.scope)
