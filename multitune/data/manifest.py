@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,8 @@ from multitune.data import reading
 from multitune.data.reading.rows import BATCH_ROWS
 from multitune.data.sample import is_absent
 
-KEPT = "rows.arrow"
+KEPT, SEAL = "rows.arrow", "rows.sha256"
+READ_AGAIN = 256 << 20  # bytes of a kept table up to which it is hashed whenever it is opened; a larger one where its file has changed
 FIRST = 512  # cells that tell whether a column has few texts
 SETTLED_SECONDS = 2.0  # a file younger than this may change again without a new time stamp; its hash is not remembered
 
@@ -131,7 +133,8 @@ def open_table(path: Path | str, *, name: str, root: Path | None = None, id_colu
 
     root: what relative media paths are relative to; by default the table's folder. id_column: empty numbers the rows; a column
     other than `id` must be there. separator: what stands between the cells of a text table; empty: by the ending. The text is kept
-    once for equal content, so a second opening parses nothing; that its ids are unique is looked at once too.
+    once for equal content, so a second opening parses nothing; that its ids are unique is looked at once too. What was kept is read anew
+    where it has not the bytes that were written.
 
     Raises: DataError naming the file and line for whatever does not parse, for no rows, an id that is missing or there twice.
     """
@@ -139,7 +142,7 @@ def open_table(path: Path | str, *, name: str, root: Path | None = None, id_colu
     form = reading.table_format(path)
     content = _remembered_hash(path)
     parts = {"sha256": content, "reader": reading.VERSIONS[form], "format": form} | ({"separator": separator} if separator else {})
-    folder = folder_once("tables", parts, lambda draft: _keep(reading.tables(path, form, separator=separator), draft / KEPT))
+    folder = _kept_folder(parts, lambda: reading.tables(path, form, separator=separator))
     manifest = Manifest(
         name=name,
         kept=folder / KEPT,
@@ -151,6 +154,30 @@ def open_table(path: Path | str, *, name: str, root: Path | None = None, id_colu
     )
     folder_once("ids", parts | {"id_column": id_column}, lambda draft: _check_ids(manifest, id_column, where=str(path)))
     return manifest
+
+
+def _kept_folder(parts: Mapping[str, object], tables: Callable[[], Iterator[pa.Table]]) -> Path:
+    """The folder of a kept table, made anew where its bytes are not those that were written."""
+
+    def write(draft: Path) -> None:
+        _keep(tables(), draft / KEPT)
+        (draft / SEAL).write_text(hash_file(draft / KEPT), "ascii")
+
+    folder = folder_once("tables", {**parts, "sealed": True}, write)
+    if _as_written(folder):
+        return folder
+    shutil.rmtree(folder, ignore_errors=True)
+    return folder_once("tables", {**parts, "sealed": True}, write)
+
+
+def _as_written(folder: Path) -> bool:
+    """Whether a kept table is what its seal says."""
+    kept = folder / KEPT
+    try:
+        found = hash_file(kept) if kept.stat().st_size <= READ_AGAIN else _remembered_hash(kept)
+        return found == (folder / SEAL).read_text("ascii")
+    except (OSError, ValueError):
+        return False
 
 
 def check_unique(ids: Callable[[], Iterable[Any]], *, where: str) -> None:

@@ -16,7 +16,7 @@ import pytest
 from multitune.core.errors import DataError
 from multitune.core.recipe import DataSpec
 from multitune.core.store import cache_root
-from multitune.data import mix, reading
+from multitune.data import manifest, mix, reading
 from multitune.data.manifest import FIRST, Manifest, open_table
 from multitune.data.reading import parquet
 from multitune.data.sample import is_absent
@@ -191,6 +191,24 @@ def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:
     for path in (tmp_path / "pipe.csv", tmp_path, tmp_path / "none.csv"):
         with pytest.raises(DataError):
             open_table(path, name="t")
+
+
+@pytest.mark.parametrize("limit", [1 << 28, 0], ids=["small", "large"])
+def test_a_kept_table_whose_bytes_changed_is_read_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+    monkeypatch.setattr(manifest, "READ_AGAIN", limit)
+    monkeypatch.setenv("MULTITUNE_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "t.csv"
+    path.write_text("id,word\na,circle\nb,square\n", "utf-8")
+    asked = [open_table(path, name="t").row(place) for place in range(2)]
+    (kept,) = (tmp_path / "cache" / "tables").glob(f"*/{manifest.KEPT}")
+    content = kept.read_bytes()
+    assert b"circle" in content
+    kept.write_bytes(content.replace(b"circle", b"circus"))
+    assert [open_table(path, name="t").row(place) for place in range(2)] == asked
+    (again,) = (tmp_path / "cache" / "tables").glob(f"*/{manifest.KEPT}")
+    assert again.read_bytes() == content
+    (again.parent / manifest.SEAL).unlink()
+    assert [open_table(path, name="t").row(place) for place in range(2)] == asked
 
 
 def test_an_unknown_column_is_answered_with_the_nearest(tmp_path: Path) -> None:
