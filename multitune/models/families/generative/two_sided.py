@@ -95,8 +95,9 @@ class TwoSidedPreparer:
 
     def tight(self, stored: Collection[str] = ()) -> TwoSidedPreparer:
         """The same, padding texts that are not stored to the longest row and no further."""
-        padded = isinstance(self.signal, TextSignal) and ENCODER not in stored
-        return replace(self, signal=replace(self.signal, step=1)) if padded else self
+        if isinstance(self.signal, TextSignal) and ENCODER not in stored:
+            return replace(self, signal=replace(self.signal, step=1))
+        return self
 
     def describe(self) -> Mapping[str, Any]:
         """All that decides what a row becomes."""
