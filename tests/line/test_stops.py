@@ -31,9 +31,20 @@ def written(folder: Path, shape: str, **changes: object) -> Path:
     return path
 
 
-def started(path: Path, run: Path, *more: str) -> subprocess.Popen[str]:
+def started(path: Path, run: Path, *more: str, session: bool = False) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "multitune", "train", str(path), "--run", str(run), *more]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    piped = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, **piped, text=True, env=ENVIRONMENT, start_new_session=session)
+
+
+def probed(*command: str) -> subprocess.CompletedProcess[str]:
+    """A command that says on standard output whether torch was imported, and its exit code."""
+    probe = (
+        "import sys; from multitune.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit as end: print('torch' in sys.modules, end.code)"
+    )
+    return subprocess.run([sys.executable, "-c", probe, *command], capture_output=True, text=True, timeout=60, check=False)
 
 
 def finished(path: Path, run: Path, *more: str) -> str:
@@ -129,22 +140,46 @@ def test_a_second_run_in_the_folder_is_refused_before_torch_is_imported(tmp_path
     path = written(tmp_path, "embeds", train={**recipe("embeds")["train"], "steps": 500})
     first = started(path, tmp_path / "run")
     wait_for(tmp_path / "run" / "request.json", first)
-    probe = (
-        "import sys; from multitune.cli import main\n"
-        "try: main(sys.argv[1:])\n"
-        "except SystemExit as end: print('torch' in sys.modules, end.code)"
-    )
-    second = subprocess.run(
-        [sys.executable, "-c", probe, "train", str(path), "--run", str(tmp_path / "run")],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    second = probed("train", str(path), "--run", str(tmp_path / "run"))
     first.kill()
     first.communicate()
     assert second.stdout.split() == ["False", "2"]
     assert "in use by another run" in second.stderr
+
+
+def test_a_folder_that_takes_nothing_is_refused_before_torch_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    refused = probed("train", str(written(tmp_path, "embeds")), "--run", str(tmp_path / "file" / "run"))
+    assert refused.stdout.split() == ["False", "2"]
+    assert "cannot be written (Not a directory)" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes as Linux shows them")
+def test_no_worker_outlives_a_main_process_that_was_killed(tmp_path: Path) -> None:
+    path = written(tmp_path, "classifies", train={**recipe("classifies")["train"], "steps": 5000, "workers": 2})
+    process = started(path, tmp_path / "run", session=True)
+    wait_for(tmp_path / "run" / "checkpoints" / "step-000002", process)
+    assert len(of_session(process.pid)) >= 3
+    process.kill()
+    process.communicate()
+    until = time.monotonic() + 20
+    while of_session(process.pid) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not of_session(process.pid)
+
+
+def of_session(leader: int) -> list[int]:
+    """The processes of a session that run."""
+    found: list[int] = []
+    for place in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, _, session = place.read_text("utf-8").rpartition(")")[2].split()[:4]
+        except OSError:
+            continue
+        if int(session) == leader and state != "Z":
+            found.append(int(place.parent.name))
+    return found
 
 
 @pytest.mark.slow  # in the quick tests tests/tuning/test_ranks.py and tests/line/test_ranks.py train on two
