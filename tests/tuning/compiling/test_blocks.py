@@ -18,7 +18,7 @@ from multitune.models.layers.recomputing import recompute
 from multitune.models.replay.replaying import giving
 from multitune.tuning.compiling import blocks, calls
 from multitune.tuning.compiling.blocks import Compiled
-from multitune.tuning.gradients import Gradients
+from multitune.tuning.gradients import Gradients, Precision
 from multitune.tuning.ranks import Ranks
 from multitune.tuning.scope import Scope
 from tests.models.test_recomputing import own_tower
@@ -29,11 +29,13 @@ LORA = (TuningRow.model_validate({"pattern": "image.layers.*", "insert": {"name"
 Micro = Sequence[tuple[int, Batch]]
 
 
-def slopes(family: Any, scope: Scope, micro: Micro, compiled: Compiled | None = None) -> dict[str, torch.Tensor]:
+def slopes(
+    family: Any, scope: Scope, micro: Micro, compiled: Compiled | None = None, *, precision: Precision = "fp32"
+) -> dict[str, torch.Tensor]:
     """The gradient of every tensor that moves, compiled or not."""
     scope.enter(0)
     loss = "cross_entropy" if family.needs.answers else "contrastive"
-    gradients = Gradients(family, catalog.find("loss", loss).build(family.needs), seed=5)
+    gradients = Gradients(family, catalog.find("loss", loss).build(family.needs), seed=5, precision=precision)
     with (compiled or Compiled({})).step(0):
         work = gradients.work(0, micro)
         for position in work.order():
@@ -118,6 +120,36 @@ def test_really_compiled_blocks_with_adapters_give_the_same_gradient() -> None:
     family, scope, micro = pictures(LORA, dropout=0.3)
     plain = slopes(family, scope, micro)
     assert apart(plain, slopes(family, scope, micro, Compiled(family.towers))) < 1e-5
+
+
+def away(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> float:
+    """How long the difference of two gradients is, in shares of the second."""
+    assert one.keys() == other.keys()
+    first, second = (torch.cat([given[name].flatten().double() for name in other]) for given in (one, other))
+    return float((first - second).norm() / second.norm())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("made", ["pictures", "words"])
+def test_in_bf16_really_compiled_blocks_are_nearer_to_plain_ones_than_these_are_to_fp32(made: str) -> None:
+    family, scope, micro = pictures(dropout=0.3) if made == "pictures" else words("embed")
+    micro = micro[:2]
+    exact, plain = slopes(family, scope, micro), slopes(family, scope, micro, precision="bf16")
+    compiled = slopes(family, scope, micro, Compiled(family.towers, precision="bf16"), precision="bf16")
+    assert away(compiled, plain) < 5e-3
+    assert away(compiled, plain) < away(plain, exact) < 2e-2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_of_compiled_blocks_the_second_pass_of_a_cached_gradient_gives_what_the_first_gave(precision: Precision) -> None:
+    family, scope, micro = words("embed")
+    seen: list[torch.Tensor] = []
+    family.register_forward_hook(lambda _, __, outputs: seen.extend(one.detach() for one in outputs.embeddings.values()))
+    slopes(family, scope, micro[:2], Compiled(family.towers, precision=precision), precision=precision)
+    assert len(seen) == 6, "both parts of two micro-batches, and of the first again"
+    apart = max(float((first - again).abs().max()) for first, again in zip(seen[:2], seen[4:], strict=True))
+    assert apart <= (1e-6 if precision == "fp32" else 2**-8), "of vectors of length one; graphs without a way back are others"
 
 
 def test_outside_a_step_nothing_is_compiled_and_nothing_is_left() -> None:
