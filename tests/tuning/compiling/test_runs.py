@@ -34,13 +34,13 @@ class Stacked(Small):
     def encode(self, batch: Batch) -> Features:
         """The left tower's tokens, and the right tower's words."""
         features = {"left": self.tower["left"](**batch.inputs["left"]).last_hidden_state}
-        features["right"] = self.tower["right"].embeddings(batch.inputs["right"]["input_ids"])
+        features["right"] = self.towers["right"].embeddings(batch.inputs["right"]["input_ids"])
         return Features({part: {"tokens": tokens} for part, tokens in features.items()})
 
     def join(self, features: Features, batch: Batch) -> Outputs:
         """Outputs of the shape."""
         both = torch.cat([tree["tokens"] for tree in features.parts.values()], dim=1)
-        right = self.tower["right"].encoder(both).last_hidden_state[:, LENGTH:]
+        right = self.towers["right"].encoder(both).last_hidden_state[:, LENGTH:]
         return super().join(Features({"left": features.parts["left"], "right": {"tokens": right}}), batch)
 
 
@@ -78,14 +78,14 @@ def test_looking_at_a_step_compiles_no_other_graph_and_tells_no_part_share(tmp_p
 
 def train(folder: Path, *, rank: int = 0, world: int = 1, last: int = -1, **changes: Any) -> Mapping[str, torch.Tensor]:
     """What a run of six steps comes to. last: it is killed before this step, and goes on."""
-    family, shares = small("embed"), {"sizes": SIZES, "rank": rank, "world": world}
+    family = small("embed")
     if last > 0:
-        dying = DyingSteps(family, **shares)
+        dying = DyingSteps(family, sizes=SIZES, rank=rank, world=world)
         dying.last = last
         with pytest.raises(Killed):
             fit(family, folder, loader=dying, steps=6, **changes)
         family = small("embed")
-    fit(family, folder, loader=Steps(family, **shares), steps=6, **changes)
+    fit(family, folder, loader=Steps(family, sizes=SIZES, rank=rank, world=world), steps=6, **changes)
     return {name: tensor.clone() for name, tensor in family.state_dict().items()}
 
 
