@@ -26,6 +26,7 @@ import errno
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 
+NO_PLACE = frozenset({errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS})  # room would not help
 MACHINE = frozenset({errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EROFS})
 
 
@@ -117,12 +118,13 @@ class Stopped(BaseException):
 
 
 @contextmanager
-def writing(path: object, remedy: str = "Free some space, or name another place.") -> Generator[None]:
-    """Within it, a file or folder that the machine does not take becomes a WriteFault naming `path`."""
+def writing(path: object, remedy: str = "") -> Generator[None]:
+    """Within it, a file or folder that the machine does not take becomes a WriteFault naming `path`. remedy: by what it lacks."""
     try:
         yield
     except OSError as error:
-        raise WriteFault(f"{path}: cannot be written ({error.strerror or error}). {remedy}") from None
+        would = remedy or ("Name another place." if error.errno in NO_PLACE else "Free some space, or name another place.")
+        raise WriteFault(f"{path}: cannot be written ({error.strerror or error}). {would}") from None
 
 
 def one_of(names: Iterable[str]) -> str:

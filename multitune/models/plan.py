@@ -91,11 +91,13 @@ def cuts(
     """The highest cut of each tower that has one, proposed without weights, and what would be kept at it.
 
     moving: public names of what moves at some step. rows: of all splits. in_turn: what moves in each phase, and the step that ends it.
-    Raises: RecipeError for a cut in the recipe that is none of its tower's.
+    Raises: RecipeError for a cut in the recipe that is none of its tower's, or under which something moves.
     """
     _refuse_cuts(outline.anatomy, recipe)
     keeps, several = recipe.features.store != "off", in_turn if len(in_turn) > 1 else [(0, moving)]
     if not any(could_be(outline.anatomy, names) for _, names in ((0, moving), *(several if keeps else ()))):
+        if keeps:
+            _refuse_moving(recipe, ())
         return {}
     family = tokens.runnable(outline.blueprint)
     made_up = not next(family.parameters()).is_meta
@@ -115,6 +117,7 @@ def cuts(
         found = [(stop, whole if len(several) == 1 else highest(names)) for stop, names in several] if keeps else []
     except RuntimeError:  # some models read numbers on their way, which shapes alone do not have; training looks again, with weights
         return {}
+    _refuse_moving(recipe, [one for _, one in found])
     note = "proposed: nothing moves under it; proven at the start of train"
     made = {f"model.towers.{tower}.cut": Value(cut.name, "derived", "nothing", note) for tower, cut in whole.highest().items()}
     return made | _features(recipe, found, rows)
@@ -152,8 +155,19 @@ def _refuse_cuts(anatomy: Anatomy, recipe: Recipe) -> None:
             raise RecipeError(where, f'"{tower}" is no tower.', did_you_mean(tower, towers) or f"There are {', '.join(towers)}.")
         known = [NO_CUT, *(cut.name for cut in places(anatomy) if cut.tower == tower)]
         if name not in known:
-            remedy = did_you_mean(name, known) or f"There are {', '.join(known[:8])}."
-            raise RecipeError(where, f'"{name}" is no block of it.', remedy)
+            first, more = known[1:8], len(known) - 8
+            there = f"There are {', '.join(first)}{f' and {more} more' if more > 0 else ''}; {NO_CUT} keeps nothing of it."
+            raise RecipeError(where, f'"{name}" is no block of it.', did_you_mean(name, known) or there)
+
+
+def _refuse_moving(recipe: Recipe, found: Sequence[Candidates]) -> None:
+    """Raises: RecipeError for a cut in the recipe under which something moves in every phase."""
+    for tower, name in recipe.features.cuts.items():
+        reasons = [refusal.reason for one in found for refusal in one.refused if refusal.cut.name == name and "move" in refusal.reason]
+        if name != NO_CUT and len(reasons) == len(found):
+            highest = next((one.highest()[tower].name for one in found if tower in one.highest()), "")
+            remedy = f"The highest cut that would do is {highest}." if highest else "Nothing of it is still: leave the cut out."
+            raise RecipeError(f"features.cuts.{tower}", f"{name} cannot be kept: {[*reasons, 'all of it moves'][0]}.", remedy)
 
 
 def asked_features(recipe: Recipe) -> dict[str, Value]:
@@ -161,7 +175,7 @@ def asked_features(recipe: Recipe) -> dict[str, Value]:
     asked = recipe.features
     views = stated("features", asked, ("views",)) if asked.views else {}
     if asked.store == "off":
-        return views
+        return (stated("features", asked, ("store",)) if asked.given("store") else {}) | views
     folder = stated("features", asked, ("folder",), binds="speed") if asked.folder else {}
     return stated("features", asked, ("store", *(("cuts",) if asked.cuts else ()), "type")) | views | folder
 

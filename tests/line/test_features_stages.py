@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +186,27 @@ def test_what_cannot_be_kept_as_asked_is_an_error_before_anything_is_spent(tmp_p
     with pytest.raises(RecipeError, match=found):
         multitune.train(made, run=tmp_path / "run")
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("strategy", "cut", "found"),
+    [
+        (
+            {"name": "partial", "blocks": 1},
+            "image",
+            r"image cannot be kept: \d+ tensors inside move\. The highest .* is image\.",
+        ),
+        ("full", "image", r"image cannot be kept: all of it moves\. Nothing of it is still: leave the cut out\."),
+    ],
+)
+def test_a_cut_above_what_moves_is_refused_by_the_plan(tmp_path: Path, strategy: Any, cut: str, found: str) -> None:
+    with pytest.raises(RecipeError, match=rf"features\.cuts\.image: {found}"):
+        multitune.plan(in_phases(tmp_path / "store", strategy=strategy, features={"cuts": {"image": cut}}))
+
+
+def test_features_that_are_off_stand_in_the_plan_where_the_recipe_says_so(tmp_path: Path) -> None:
+    said = multitune.plan(in_phases(tmp_path / "store", features={"store": "off"})).text
+    assert re.search(r"store +off +\[recipe\]", said)
 
 
 @pytest.mark.slow

@@ -65,7 +65,7 @@ def _asked(name: str, found: Candidates) -> Cut:
             return cut
     for refusal in found.refused:
         if refusal.cut.name == name:
-            raise ModelError(WHERE, f"{name} is none: {refusal.reason}.", "Freeze what lies under it, or choose a lower block.")
+            raise ModelError(WHERE, f"{name} is no cut here: {refusal.reason}.", "Freeze what lies under it, or choose a lower block.")
     known = [cut.name for cut in found.cuts]
     raise ModelError(
         WHERE, f'"{name}" is no tower and no block.', did_you_mean(name, known) or f"There are {', '.join(known[:8]) or 'none'}."

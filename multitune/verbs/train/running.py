@@ -152,7 +152,7 @@ def _trained(
         run, planned.plan, outcome=outcome, report=report, findings=findings, ledger=ledger, extremes=extremes, seconds=figures["seconds"]
     )
     lost = (quarantined(name, rows, ledger, run.folder / "ledger") for name, rows in examples.items())
-    return _told(run, artifact.folder, figures, findings, report, "\n".join(filter(None, (outcome.summary, *lost))))
+    return _told(run, artifact.folder, figures, findings, report, "\n".join(filter(None, (outcome.summary, kept.summary, *lost))))
 
 
 def _story(planned: Planned, outcome: Outcome, report: Report, ledger: Ledger) -> Story:

@@ -70,6 +70,14 @@ class Kept:
         return self.line.stages.counts.figures() if self.line.stages is not None else {}
 
     @property
+    def summary(self) -> str:
+        """One line for people, of what was encoded and found; empty where nothing is kept."""
+        if self.line.stages is None:
+            return ""
+        counts = self.line.stages.counts
+        return f"features: {counts.encoded:,} rows encoded, {counts.hits:,} found in the store"
+
+    @property
     def told(self) -> tuple[Finding, ...]:
         """Why something is not kept, and what was set aside."""
         return (*self.findings, *(self.line.stages.findings if self.line.stages is not None else ()))

@@ -192,7 +192,7 @@ def test_no_cut_is_given_above_a_projector_that_moves(tmp_path: Path) -> None:
     assert names
     assert {proof.cut.tower for proof in settled.proofs} == {"photo"}
     for cut in [f"lm.{block}" for block in ("layers.0", "layers.1")]:
-        with pytest.raises(ModelError, match="is none: tensors that move lie under it"):
+        with pytest.raises(ModelError, match="is no cut here: tensors that move lie under it"):
             settle(family, names, asked=[cut])
 
 
@@ -203,5 +203,5 @@ def test_no_cut_is_given_above_what_moves(folders: Folders, cut: str, moves: str
 
     names = [*anatomy.find(family).match(moves), *moving(family, "photo", "words")]
     assert cut not in {proof.cut.name for proof in settle(family, names).proofs}
-    with pytest.raises(ModelError, match="is none"):
+    with pytest.raises(ModelError, match="is no cut here"):
         settle(family, names, asked=[cut])

@@ -50,7 +50,7 @@ def test_an_asked_cut_that_does_not_hold_is_an_error(folders: Folders, name: str
 
 def test_an_asked_cut_above_what_moves_is_an_error(folders: Folders) -> None:
     made = family(folders["bert"], "text")
-    with pytest.raises(ModelError, match=r"x\.encoder\.layer\.2 is none: tensors that move lie under it"):
+    with pytest.raises(ModelError, match=r"x\.encoder\.layer\.2 is no cut here: tensors that move lie under it"):
         settle(made, moving(made, "x.embeddings", "x.encoder.layer.0", "x.encoder.layer.2"), asked=["x.encoder.layer.2"])
 
 
